@@ -1,0 +1,1 @@
+"""The circuit breaker contract: rules, keys and protocol; no I/O."""

@@ -1,0 +1,127 @@
+-- cb_configure: puts a policy in force; makes the breaker when there is none.
+--   KEYS   breaker   ARGS  owner, uid, generation, policy, project, [resume]   WRITES  yes
+--   REPLY  {state, incarnation, generation, revision, retry_after_ms, result}
+--   ERRORS CBARG    an argument has the wrong form; the text names it
+--          CBOWNER  the breaker belongs to another owner
+-- result: Created, Restored, Replaced (another uid was there), Updated, Unchanged, Stale (an older generation of the
+-- resource; nothing done). policy and resume are JSON. An edit never causes a transition by itself: rules are tested at
+-- the next outcome, leases given stay, counts stay; while Open the opening's end is measured anew from its beginning.
+
+local RESUME_NUMBERS = {'incarnation', 'generation', 'since', 'openUntil', 'attempt'}
+
+-- {lastReset} or the whole state to start from, or nil and what is wrong.
+local function parse_resume(text)
+  local decoded, raw = pcall(cjson.decode, text)
+  if not decoded or type(raw) ~= 'table' then return nil, 'not a JSON object' end
+  local resume = {lastReset = raw.lastReset or '', state = raw.state}
+  if type(resume.lastReset) ~= 'string' or (resume.lastReset ~= '' and not is_id(resume.lastReset)) then
+    return nil, 'lastReset: must be 1 to 64 of A-Z, a-z, 0-9 and "_.:-"'
+  end
+  if resume.state == nil then return resume end
+  if resume.state ~= CLOSED and resume.state ~= OPEN and resume.state ~= HALF_OPEN then
+    return nil, 'state: must be Closed, Open or HalfOpen'
+  end
+  for _, name in ipairs(RESUME_NUMBERS) do
+    local value = raw[name] or 0
+    if type(value) ~= 'number' or value % 1 ~= 0 or value < 0 or value > 9000000000000 then
+      return nil, name .. ': must be a whole number from 0 to 9000000000000'
+    end
+    resume[name] = value
+  end
+  return resume
+end
+
+local function begin(key, now, owner, uid, generation, rules, project_flag, resume, least_incarnation)
+  local b = blank(key)
+  b.rules, b.live, b.streak = rules, 0, 0
+  for _, name in ipairs(NUMBER_FIELDS) do b[name] = 0 end
+  local resumed = resume and resume.state and true or false
+  local state = resumed and resume.state or CLOSED
+  local fields = {
+    owner = owner, uid = uid, policy = rules.text, resourceGeneration = generation, project = project_flag,
+    incarnation = math.max(now, least_incarnation), revision = 1, countedAt = now,
+    generation = resumed and resume.generation + 1 or 1,
+    state = state, reason = resumed and 'Restored' or 'Created',
+    since = resumed and math.min(resume.since, now) or now,
+    attempt = resumed and state ~= CLOSED and math.max(1, resume.attempt) or 0,
+    lastReset = resume and resume.lastReset or '',
+  }
+  if state == OPEN then
+    fields.openLength = rules.recoveryTimeoutMs
+    fields.openUntil = math.min(resume.openUntil, now + rules.recoveryTimeoutMs)
+  elseif state == HALF_OPEN then
+    fields.probeLength = rules.probeTimeoutMs
+  end
+  op(b, 'DEL', key, key .. ':window', probes_key(b), reporters_key(b), history_key(b))
+  for name, value in pairs(fields) do b[name], b.changed[name] = value, value end
+  record(b, now, '')
+  return b, resumed
+end
+
+-- The fields of the hash are written after the keys of whatever was there are gone.
+local function save_new(b)
+  local ops = b.ops
+  b.ops = {}
+  for _, command in ipairs(ops) do redis.call(unpack(command)) end
+  save(b)
+end
+
+local function configure(keys, args)
+  local wrong = wrong_call(keys, args, 5, 6)
+  if wrong then return wrong end
+  local key, owner, uid, generation = keys[1], args[1], args[2], whole(args[3])
+  if not is_id(owner) then return refuse('owner: must be 1 to 64 of A-Z, a-z, 0-9 and "_.:-"') end
+  if not is_id(uid) then return refuse('uid: must be 1 to 64 of A-Z, a-z, 0-9 and "_.:-"') end
+  if not generation then return refuse('generation: must be a whole number') end
+  local rules, policy_error = parse_policy(args[4])
+  if not rules then return refuse('policy: ' .. policy_error) end
+  if args[5] ~= '0' and args[5] ~= '1' then return refuse('project: must be 0 or 1') end
+  local project_flag, resume, resume_error = tonumber(args[5]), nil, nil
+  if args[6] then
+    resume, resume_error = parse_resume(args[6])
+    if not resume then return refuse('resume: ' .. resume_error) end
+  end
+
+  local stored_owner = redis.call('HGET', key, 'owner') or owner
+  if stored_owner ~= owner and stored_owner ~= ENV then
+    return redis.error_reply('CBOWNER the breaker belongs to owner ' .. stored_owner)
+  end
+  local now, result = clock_ms(), 'Unchanged'
+  local b = read(key)
+  if b and b.uid == uid then
+    settle_time(b, now)
+    if generation < b.resourceGeneration then
+      result = 'Stale'
+    else
+      set(b, 'resourceGeneration', generation)
+      set(b, 'project', project_flag)
+      if rules.text ~= b.policy then
+        result = 'Updated'
+        b.rules = rules
+        set(b, 'policy', rules.text)
+        set(b, 'revision', b.revision + 1)
+        if b.state == OPEN then
+          set(b, 'openLength', rules.recoveryTimeoutMs)
+          set(b, 'openUntil', b.since + b.openLength)
+        end
+        note_again(b, now, 'PolicyApplied')
+      end
+    end
+    save(b)
+  else
+    local damaged_incarnation = tonumber(redis.call('HGET', key, 'incarnation') or 0) or 0
+    local least = math.max(damaged_incarnation, resume and resume.incarnation or 0) + 1
+    local replaced = b ~= nil
+    if replaced and resume then resume.state = nil end
+    local resumed
+    b, resumed = begin(key, now, owner, uid, generation, rules, project_flag, resume, least)
+    result = replaced and 'Replaced' or resumed and 'Restored' or 'Created'
+    save_new(b)
+  end
+  project(b)
+  local reply = standing(b, now, uid)
+  reply[6] = result
+  return reply
+end
+
+redis.register_function{function_name = 'cb_configure', callback = configure}

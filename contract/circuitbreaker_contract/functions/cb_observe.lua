@@ -1,0 +1,77 @@
+-- cb_observe: the whole snapshot, as names and values in turn.
+--   KEYS   breaker   ARGS  [history]   WRITES  no
+--   REPLY  {name, value, ...}; transitionTotals holds {previous, state, reason, count} each, history {name, value, ...}
+--   ERRORS CBUNKNOWN  no breaker at that key
+--          CBARG      an argument has the wrong form; the text names it
+-- history: how many of the newest transitions to add, 0 (default) to 256, oldest first. Shows what is stored and says
+-- due=1 when a transition is due that nobody has asked for.
+
+local PROBE_TOTALS = {'probesGranted', 'probesSucceeded', 'probesFailed', 'probesIgnored', 'probesExpired'}
+
+local function count_reporters(b, now)
+  local count = 0
+  for _, raw in ipairs(redis.call('HVALS', reporters_key(b))) do
+    local seen = tonumber(string.match(raw, '^%d+:(%d+):%d+$') or 0)
+    if seen > now - REPORTER_SEEN_MS then count = count + 1 end
+  end
+  return count
+end
+
+local function newest_history(b, count)
+  local entries = {}
+  if count > 0 then
+    local found = redis.call('XREVRANGE', history_key(b), '+', '-', 'COUNT', count)
+    for i = #found, 1, -1 do entries[#entries + 1] = found[i][2] end
+  end
+  return entries
+end
+
+local function observe(keys, args)
+  local wrong = wrong_call(keys, args, 0, 1)
+  if wrong then return wrong end
+  local count = whole(args[1] or '0')
+  if not count or count > MAX_HISTORY then return refuse('history: must be a whole number from 0 to ' .. MAX_HISTORY) end
+  local b = read(keys[1])
+  if not b then return unknown(keys[1]) end
+  local now, due = clock_ms(), 0
+  believe(b, now)
+  b.live = 0
+  if b.state == OPEN and now >= b.openUntil then due = 1 end
+  if b.state == HALF_OPEN then
+    b.live = count_live(b, now)
+    if redis.call('ZCOUNT', probes_key(b), '(0', string.format('%d', now)) > 0 then due = 1 end
+  end
+  local extra, transition_totals = {}, {}
+  local all = redis.call('HGETALL', keys[1])
+  for i = 1, #all, 2 do
+    local previous, state, reason = string.match(all[i], '^t:(%a+):(%a+):(%a+)$')
+    if previous then
+      transition_totals[#transition_totals + 1] = {previous, state, reason, tonumber(all[i + 1]) or 0}
+    else
+      extra[all[i]] = tonumber(all[i + 1]) or 0
+    end
+  end
+  local reply = {
+    'now', now, 'due', due, 'retryAfterMs', retry_after_ms(b, now, ''), 'consecutiveFailures', b.streak,
+    'probesLive', b.live, 'reporters', count_reporters(b, now),
+  }
+  for _, name in ipairs(FIELDS) do
+    reply[#reply + 1] = name
+    reply[#reply + 1] = b[name]
+  end
+  for _, name in ipairs(PROBE_TOTALS) do
+    reply[#reply + 1] = name
+    reply[#reply + 1] = extra[name] or 0
+  end
+  for _, state in ipairs({CLOSED, OPEN, HALF_OPEN}) do
+    reply[#reply + 1] = 'ms' .. state
+    reply[#reply + 1] = (extra['ms:' .. state] or 0) + (state == b.state and now - b.countedAt or 0)
+  end
+  reply[#reply + 1] = 'transitionTotals'
+  reply[#reply + 1] = transition_totals
+  reply[#reply + 1] = 'history'
+  reply[#reply + 1] = newest_history(b, count)
+  return reply
+end
+
+redis.register_function{function_name = 'cb_observe', callback = observe, flags = {'no-writes'}}

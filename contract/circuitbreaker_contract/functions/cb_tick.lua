@@ -1,0 +1,33 @@
+-- cb_tick: does what is due and says when the next thing is; repairs the shared names.
+--   KEYS   breaker   ARGS  none   WRITES  yes, allow-oom
+--   REPLY  {state, incarnation, generation, revision, retry_after_ms, due_in_ms, activity}
+--   ERRORS CBUNKNOWN  no breaker at that key
+--          CBARG      an argument has the wrong form; the text names it
+-- due_in_ms: -1 when nothing is timed. activity: rises with every outcome and refusal that was counted.
+
+local function tick(keys, args)
+  local wrong = wrong_call(keys, args, 0)
+  if wrong then return wrong end
+  local b = read(keys[1])
+  if not b then return unknown(keys[1]) end
+  local now = clock_ms()
+  settle_time(b, now)
+  save(b)
+  if b.project == 1 and #b.notes == 0 then
+    local states, _, service = shared_names(b.key)
+    local shown = redis.pcall('HGET', states, service)
+    if b.projectFailed == 1 or shown ~= b.state then note_again(b, now, b.reason) end
+  end
+  project(b)
+  local due_in = -1
+  if b.state == OPEN then due_in = math.max(0, b.openUntil - now) end
+  if b.state == HALF_OPEN then
+    local expiry = next_expiry(b, now)
+    if expiry then due_in = math.min(expiry - now, b.probeLength) end
+  end
+  local reply = standing(b, now, '')
+  reply[6], reply[7] = due_in, b.successes + b.failures + b.ignored + b.notPermitted + b.late
+  return reply
+end
+
+redis.register_function{function_name = 'cb_tick', callback = tick, flags = {'allow-oom'}}

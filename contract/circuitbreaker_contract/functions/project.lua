@@ -1,0 +1,53 @@
+-- The two shared names, for readers that know only these: a hash of states and a channel of changes. Advisory.
+
+local function rfc3339(ms)
+  local days, rest = math.floor(ms / 86400000), ms % 86400000
+  -- Civil date from days since 1970-01-01, by eras of 400 years (Howard Hinnant, "chrono-Compatible Date Algorithms").
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local day = doy - math.floor((153 * mp + 2) / 5) + 1
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day, math.floor(rest / 3600000),
+    math.floor(rest / 60000) % 60, math.floor(rest / 1000) % 60, rest % 1000)
+end
+
+local function shared_names(key)
+  local prefix, service = parts(key)
+  local shared = prefix == 'cb:' and '' or prefix
+  return shared .. 'circuit_breaker_states', shared .. 'circuit_breaker_updates', service
+end
+
+local function message(b, service, note)
+  return string.format('{"service":"%s","state":"%s","timestamp":"%s","previous":"%s","reason":"%s",'
+    .. '"incarnation":%d,"generation":%d,"revision":%d,"retryAfterMs":%d,"version":1}', service, note.state,
+    rfc3339(note.at), note.previous, note.reason, b.incarnation, note.generation, b.revision, note.retry)
+end
+
+local function failed(reply) return type(reply) == 'table' and reply.err ~= nil end
+
+-- Tells the shared names what changed. They may refuse (another type at that name, no permission, no memory) without
+-- hurting the breaker: its own keys are written already. `projectFailed` then asks the next tick to repair it.
+local function project(b)
+  if b.project ~= 1 or #b.notes == 0 then return end
+  local states, updates, service = shared_names(b.key)
+  local wrong = failed(redis.pcall('HSET', states, service, b.state))
+  for _, note in ipairs(b.notes) do
+    if failed(redis.pcall('PUBLISH', updates, message(b, service, note))) then wrong = true end
+  end
+  local flag = wrong and 1 or 0
+  if b.projectFailed ~= flag then
+    b.projectFailed = flag
+    redis.call('HSET', b.key, 'projectFailed', flag)
+  end
+end
+
+-- A hint that says the present state once more: after a repair, or when only the policy changed.
+local function note_again(b, now, reason)
+  b.notes[#b.notes + 1] = {previous = b.state, state = b.state, reason = reason, generation = b.generation, at = now,
+    retry = b.state == OPEN and math.max(0, b.openUntil - now) or 0}
+end
