@@ -1,4 +1,4 @@
-"""Names of keys and channels. One breaker, one hash tag, so one slot of a Redis Cluster; nothing here talks to Redis."""
+"""Names of keys and channels. One breaker, one hash tag, so one slot of a Redis Cluster."""
 
 import re
 from dataclasses import dataclass
@@ -45,7 +45,9 @@ class Keys:
 
     def __post_init__(self) -> None:
         if not PREFIX_FORM.fullmatch(self.prefix):
-            raise ValueError(f"key prefix {self.prefix!r}: must be 2 to 64 of A-Z, a-z, 0-9 and '_.:-', ending with ':'")
+            raise ValueError(
+                f"key prefix {self.prefix!r}: must be 2 to 64 of A-Z, a-z, 0-9 and '_.:-', ending with ':'"
+            )
 
     @property
     def states(self) -> str:

@@ -68,7 +68,7 @@ def should_load(found: Version | None) -> bool:
             f"the library in Redis speaks contract version {found.contract}, this program {CONTRACT_VERSION}; "
             "use a program of that version, or another Redis"
         )
-    return VERSION > found.library or (VERSION == found.library and digest() != found.digest)
+    return found.library < VERSION or (found.library == VERSION and digest() != found.digest)
 
 
 def _body(replaced: dict[str, str]) -> str:

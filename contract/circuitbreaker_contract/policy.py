@@ -1,4 +1,4 @@
-"""A breaker's policy: what opens it, how long, and what closes it. Resolved (no field left open) and checked when built."""
+"""A breaker's policy: what opens it, how long, what closes it. Resolved (no field left open), checked when built."""
 
 import json
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Policy:
         for name, value in self._items():
             low, high = BOUNDS[name]
             if type(value) is not int or not low <= value <= high:
-                raise InvalidPolicyError(f"{name}: {value!r} is not a whole number from {low} to {high}")
+                raise InvalidPolicyError(f"{name}: must be a whole number from {low} to {high}")
 
     def to_json(self) -> str:
         """Canonical text: every field, in a fixed order, without spaces. Equal policies have equal texts."""
@@ -54,11 +54,12 @@ class Policy:
     @classmethod
     def from_mapping(cls, raw: Mapping[str, Any]) -> Self:
         """The policy of `{JSON name: value}`; raises InvalidPolicyError for a missing or unknown field."""
-        if unknown := sorted(set(raw) - set(BOUNDS)):
-            raise InvalidPolicyError(f"{unknown[0]}: unknown field")
         if missing := [name for name in BOUNDS if name not in raw]:
             raise InvalidPolicyError(f"{missing[0]}: missing")
-        return cls(**{field.name: raw[name] for field, name in zip(fields(cls), BOUNDS, strict=True)})
+        policy = cls(**{field.name: raw[name] for field, name in zip(fields(cls), BOUNDS, strict=True)})
+        if unknown := sorted(set(raw) - set(BOUNDS)):
+            raise InvalidPolicyError(f"a field that this version does not know: {unknown[0][:40]}")
+        return policy
 
     def _items(self) -> tuple[tuple[str, Any], ...]:
         return tuple((name, getattr(self, field.name)) for field, name in zip(fields(self), BOUNDS, strict=True))

@@ -38,7 +38,7 @@ _LETTERS = frozenset([*(outcome.value for outcome in Outcome), NOT_PERMITTED_RUN
 
 
 class ReplyError(CircuitBreakerError):
-    """A reply does not have the form of the contract: another library answers under these names, or the keys are damaged."""
+    """A reply is not of the contract's form: another library answers under these names, or the keys are damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,9 @@ def configure(
     args: tuple[str | int, ...] = (owner, uid, generation, policy.to_json(), int(project))
     if resume is not None:
         args = (*args, _resume_json(resume))
-    return Call("cb_configure", (key,), args, lambda reply: Configuration(Configured(_text(reply[5])), _standing(reply)))
+    return Call(
+        "cb_configure", (key,), args, lambda reply: Configuration(Configured(_text(reply[5])), _standing(reply))
+    )
 
 
 def acquire(key: str, *, client: str, lease: str) -> Call[Permit]:
@@ -242,7 +244,9 @@ def _snapshot(reply: Sequence[Any]) -> Snapshot:
         probes_live=int(raw["probesLive"]),
         reporters=int(raw["reporters"]),
         last_reset=_text(raw["lastReset"]),
-        totals=Totals(*(int(raw[name]) for name in ("successes", "failures", "slow", "ignored", "notPermitted", "late"))),
+        totals=Totals(
+            *(int(raw[name]) for name in ("successes", "failures", "slow", "ignored", "notPermitted", "late"))
+        ),
         probes=ProbeTotals(
             *(int(raw[f"probes{name}"]) for name in ("Granted", "Succeeded", "Failed", "Ignored", "Expired"))
         ),

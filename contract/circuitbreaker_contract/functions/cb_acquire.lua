@@ -20,8 +20,7 @@ local function acquire(keys, args)
   if b.state == CLOSED then
     decision = 'Permitted'
   elseif b.state == HALF_OPEN then
-    local score = tonumber(redis.call('ZSCORE', probes_key(b), lease) or 0)
-    if b.leases_cleared and not is_settled(score) then score = 0 end
+    local score = lease_score(b, lease)
     if score > now then
       decision, lease_ms = 'Probe', math.min(score - now, b.probeLength)
     elseif score == 0 and b.live < b.rules.halfOpenLimit then
@@ -29,7 +28,7 @@ local function acquire(keys, args)
       op(b, 'ZADD', probes_key(b), now + lease_ms, lease)
       add(b, 'probesGranted', 1)
       set(b, 'probeLength', math.max(b.probeLength, lease_ms))
-      b.leases_changed, b.live, b.next_granted = true, b.live + 1, now + lease_ms
+      b.leases_changed, b.live = true, b.live + 1
     end
   end
   if decision == 'NotPermitted' then raise(b, 'notPermitted', 1) end

@@ -20,10 +20,10 @@ local function settle(keys, args)
   if not b then return unknown(keys[1]) end
   local now = clock_ms()
   settle_time(b, now, lease)
-  local score = tonumber(redis.call('ZSCORE', probes_key(b), lease) or 0)
+  local score = lease_score(b, lease)
   if not is_settled(score) then
     op(b, 'ZADD', probes_key(b), -100000000000000 - now, lease)
-    b.leases_changed, b.settling = true, lease
+    b.leases_changed = true
     local asked = score ~= 0 and b.state == HALF_OPEN and same_generation(b, incarnation, generation)
     if asked then
       if score > now then b.live = b.live - 1 end

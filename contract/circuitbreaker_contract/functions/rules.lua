@@ -10,14 +10,18 @@ local function count_live(b, now)
   return redis.call('ZCOUNT', probes_key(b), '(' .. string.format('%d', now), '+inf')
 end
 
--- When the next live lease ends, or nil without one.
+-- When the next live lease ends, or nil without one. Read after the save, so that leases of this call are in it.
 local function next_expiry(b, now)
   local first = redis.call('ZRANGEBYSCORE', probes_key(b), '(' .. string.format('%d', now), '+inf',
     'WITHSCORES', 'LIMIT', 0, 1)
-  local granted = b.next_granted  -- given in this very call, so not stored yet
-  local stored = first[2] and not b.leases_cleared and first[1] ~= b.settling and tonumber(first[2]) or nil
-  if stored and granted then return math.min(stored, granted) end
-  return stored or granted
+  return tonumber(first[2])
+end
+
+-- Where a lease stands in the set; 0 for one that is not known to this generation.
+local function lease_score(b, lease)
+  local score = tonumber(redis.call('ZSCORE', probes_key(b), lease) or 0)
+  if b.leases_cleared and not is_settled(score) then return 0 end
+  return score
 end
 
 -- How long until a call may be tried: 0 now. Slots full: jittered downwards, so that waiters do not come back together.

@@ -1,0 +1,76 @@
+"""The arrows between the rooms: client -> contract <- operator, and nothing else."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = {
+    "circuitbreaker_contract": ROOT / "contract",
+    "circuitbreaker_client": ROOT / "clients" / "python",
+    "circuitbreaker_operator": ROOT / "operator",
+    "circuitbreaker_local": ROOT / "local",
+}
+# What each room may import beside the standard library and itself.
+ALLOWED = {
+    "circuitbreaker_contract": set(),
+    "circuitbreaker_client": {"circuitbreaker_contract", "redis"},
+    "circuitbreaker_operator": {
+        "circuitbreaker_contract",
+        "aiohttp",
+        "kopf",
+        "kubernetes",
+        "prometheus_client",
+        "pydantic",
+        "pydantic_core",
+        "pydantic_settings",
+        "redis",
+    },
+    "circuitbreaker_local": {"circuitbreaker_contract", "circuitbreaker_operator", "pytest", "redis"},
+}
+PURE = [  # modules of the operator that decide; they may not do
+    "plan",
+    "status",
+    "events",
+    "models",
+]
+IO = {"aiohttp", "asyncio", "kopf", "kubernetes", "redis", "socket", "threading", "time"}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top-level names that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("room", [name for name, root in ROOMS.items() if root.exists()])
+def test_a_room_imports_only_what_it_may(room: str) -> None:
+    """The contract imports neither redis nor kopf; client and operator never import each other."""
+    import sys
+
+    allowed = ALLOWED[room] | {room} | set(sys.stdlib_module_names)
+    found = {(path.name, name) for path in (ROOMS[room] / room).rglob("*.py") for name in imported(path)}
+    assert {pair for pair in found if pair[1] not in allowed} == set()
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_what_decides_does_nothing(module: str) -> None:
+    """Decisions are pure: they import nothing that reaches out of the process or reads a clock."""
+    assert set(imported(ROOMS["circuitbreaker_operator"] / "circuitbreaker_operator" / f"{module}.py")) & IO == set()
+
+
+@pytest.mark.parametrize("module", ["rules", "policy", "state", "arguments", "memory"])
+def test_rules_have_no_clock(module: str) -> None:
+    """The rules are told the time."""
+    assert set(imported(ROOMS["circuitbreaker_contract"] / "circuitbreaker_contract" / f"{module}.py")) & IO == set()
+
+
+@pytest.mark.parametrize("root", [root for root in ROOMS.values() if root.exists()])
+def test_source_roots_are_not_packages(root: Path) -> None:
+    """With an `__init__.py`, `operator/` would stand before the standard library's module of that name."""
+    assert not (root / "__init__.py").exists()
