@@ -1,0 +1,79 @@
+"""`python -m circuitbreaker_local doctor | binaries | up`."""
+
+import argparse
+import signal
+import sys
+import threading
+from contextlib import ExitStack
+from types import FrameType
+
+from circuitbreaker_local.binaries import control_plane_binaries
+from circuitbreaker_local.cache import cache_folder
+from circuitbreaker_local.control_plane import ControlPlane
+from circuitbreaker_local.errors import LocalError
+from circuitbreaker_local.progress import Report
+from circuitbreaker_local.redis_server import RedisServer, find_redis_server
+
+
+def binaries(report: Report) -> None:
+    """Find or make everything that `up` and the tests need."""
+    control_plane_binaries(report)
+    find_redis_server(report)
+
+
+def doctor(report: Report) -> None:
+    """Say what is used, and start all of it once."""
+    print(f"cache          {cache_folder()}")
+    programs = control_plane_binaries(report)
+    for program in (programs.kube_apiserver, programs.etcd, programs.kubectl):
+        print(f"{program.name:<14} {program}")
+    server = find_redis_server(report)
+    print(f"{server.name:<14} {server}")
+    with ControlPlane(programs) as plane, RedisServer(server) as redis:
+        version = plane.kubectl("version", "--output=yaml").partition("serverVersion:")[2]
+        git_version = version.partition("gitVersion:")[2].split()[0]
+        print(f"Kubernetes {git_version} and Redis on port {redis.port} started and answered: all is well")
+
+
+def up(report: Report) -> None:
+    """Start a control plane and Redis, and keep them until Ctrl-C."""
+    programs, server = control_plane_binaries(report), find_redis_server(report)
+    with ExitStack() as running:
+        plane = running.enter_context(ControlPlane(programs))
+        redis = running.enter_context(RedisServer(server))
+        print(f"export KUBECONFIG={plane.kubeconfig}")
+        print(f"export REDIS_URL={redis.url}")
+        print(f"export PATH={programs.kubectl.parent}:$PATH", flush=True)
+        report.say("running; Ctrl-C ends both and removes what they kept")
+        never = threading.Event()
+        while plane.etcd.process.alive and plane.api_server.process.alive and redis.alive:
+            never.wait(1.0)
+        raise LocalError("one of them ended by itself")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """The exit status: 1 with one message when something is missing, 130 after Ctrl-C."""
+    commands = {command.__name__: command for command in (doctor, binaries, up)}
+    parser = argparse.ArgumentParser(prog="python -m circuitbreaker_local", description=__doc__)
+    choices = parser.add_subparsers(dest="command", required=True)
+    for name, command in commands.items():
+        choices.add_parser(name, help=command.__doc__)
+    chosen = parser.parse_args().command
+    signal.signal(signal.SIGTERM, _interrupt)  # a `kill` deserves the same order as Ctrl-C
+    report = Report()
+    try:
+        commands[chosen](report)
+    except LocalError as error:
+        report.say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

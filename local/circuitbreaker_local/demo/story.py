@@ -1,0 +1,282 @@
+"""The demo's steps. Each shows something and checks that it happened; the first that did not ends the demo."""
+
+import http.client
+import json
+import os
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Self
+
+import redis
+
+from circuitbreaker_local.binaries import control_plane_binaries
+from circuitbreaker_local.control_plane import ControlPlane
+from circuitbreaker_local.demo.screen import Follower, Screen
+from circuitbreaker_local.errors import LocalError
+from circuitbreaker_local.processes import Process, free_port
+from circuitbreaker_local.progress import Report
+from circuitbreaker_local.redis_server import RedisServer, find_redis_server
+
+ROOT = Path(__file__).parents[3]
+FLEET = 3
+STEP_SECONDS = 30.0  # how long a step may take before it counts as not having happened
+METRICS = (
+    'circuitbreaker_state{name="payments"',
+    "circuitbreaker_transitions_total{from_state=",
+    'circuitbreaker_calls_total{name="payments"',
+    'circuitbreaker_not_permitted_total{name="payments"',
+    "circuitbreaker_operator_redis_up",
+)
+
+
+class DemoError(Exception):
+    """What a step shows did not happen; the text begins with the step's name."""
+
+
+class Story:
+    """Everything that runs, and the steps in order. Enter it, then `tell`; leaving it ends all that it started."""
+
+    def __init__(self, screen: Screen, report: Report) -> None:
+        self.screen, self.report = screen, report
+        self._running = ExitStack()
+        self._number = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
+
+    def tell(self) -> None:
+        """All steps. Raises DemoError."""
+        self._start_parts()
+        self._start_operator()
+        self._apply()
+        self._start_fleet()
+        self._break_backend()
+        self._heal_backend()
+        self._look_back()
+
+    def hold(self) -> None:
+        """Says where everything is, and keeps it running until Ctrl-C."""
+        say = self.screen.say
+        self.screen.step(self._number + 1, "Yours to play with (Ctrl-C ends everything and removes what it kept)")
+        say(f"export KUBECONFIG={self.plane.kubeconfig}")
+        say(f"export PATH={self.binaries.kubectl.parent}:$PATH")
+        say(f"export REDIS_URL={self.redis.url}")
+        say(f"metrics   http://127.0.0.1:{self.http_port}/metrics")
+        say(f"health    http://127.0.0.1:{self.http_port}/health")
+        say(f"break it  curl -X POST http://{self.backend}/mood/failing")
+        say(f"heal it   curl -X POST http://{self.backend}/mood/ok")
+        say("watch it  kubectl get circuitbreakers -w")
+        while True:
+            for process in self.processes:
+                if not process.alive:
+                    raise DemoError(f"{process.name} ended by itself:\n{process.tail()}")
+            self._say_new_lines()
+            time.sleep(0.2)  # the pace at which lines appear
+
+    # --- steps
+
+    def _start_parts(self) -> None:
+        with self._step("A Kubernetes API and a Redis, on this machine"):
+            self.binaries, server = control_plane_binaries(self.report), find_redis_server(self.report)
+            self.plane = self._running.enter_context(ControlPlane(self.binaries))
+            self.redis = self._running.enter_context(RedisServer(server))
+            self.screen.say(f"kube-apiserver with etcd, and {server.name}, run in {self.plane.folder}.")
+
+    def _start_operator(self) -> None:
+        with self._step("The operator"):
+            self.plane.apply(ROOT / "crds")
+            self._kubectl("wait", "--for=condition=Established", "crd/circuitbreakers.circuitbreaker.dev", quiet=True)
+            self.http_port = free_port()
+            command = Path(sys.executable).with_name("circuitbreaker-operator")
+            environment = {"CB_REDIS_URL": self.redis.url, "CB_HTTP_HOST": "127.0.0.1"}
+            environment |= {"CB_HTTP_PORT": str(self.http_port), "KUBECONFIG": str(self.plane.kubeconfig)}
+            self.processes = [self._process("operator", [command, "run"], environment)]
+            self._until(lambda: self._get("/readyz") is not None, "the operator is ready", self.processes[0])
+            self.screen.say("It watches CircuitBreaker resources and has loaded the breaker functions into Redis.")
+
+    def _apply(self) -> None:
+        with self._step("Two breakers, declared"):
+            samples = ROOT / "manifests" / "samples"
+            self._kubectl("apply", "-f", "manifests/samples", shown=samples)
+            self._kubectl("wait", "--for=condition=Ready", "circuitbreakers", "--all", "--timeout=20s", quiet=True)
+            self._kubectl("get", "circuitbreakers")
+            self.screen.say(
+                "Ready: the specs are in force in Redis. payments opens after 5 failures in a row, for 5 s."
+            )
+
+    def _start_fleet(self) -> None:
+        with self._step(f"A service: {FLEET} processes that call a backend through the breaker `payments`"):
+            port = free_port()
+            self.backend = f"127.0.0.1:{port}"
+            module = "circuitbreaker_local.demo"
+            self.processes.append(self._process("backend", [sys.executable, "-m", f"{module}.backend", str(port)]))
+            self._until(lambda: self._mood("ok"), "the backend answers", self.processes[-1])
+            self.followers = []
+            for number in range(1, FLEET + 1):
+                key, name = "cb:{default/payments}", f"service-{number}"
+                command = [sys.executable, "-m", f"{module}.service", name, key, self.backend]
+                process = self._process(name, command, {"REDIS_URL": self.redis.url})
+                self.processes.append(process)
+                self.followers.append(Follower(process.log))
+            self._until_everyone_says("the breaker is Closed")
+            self._until(lambda: self._total("successes") >= 20, "twenty calls have been counted", self.processes[-1])
+            self.screen.say(f"{self._total('successes')} calls counted so far; Redis sees batches, not calls.")
+            self.screen.command("kubectl get circuitbreakers payments --watch")
+            arguments = ["get", "circuitbreakers", "payments", "--watch", "--kubeconfig", str(self.plane.kubeconfig)]
+            watch = self._process("watch", [self.binaries.kubectl, *arguments])
+            self.processes.append(watch)
+            self.table = Follower(watch.log)
+            self._until(lambda: bool(self.table.lines), "the table appears", watch)
+
+    def _break_backend(self) -> None:
+        with self._step("The backend fails"):
+            self.screen.say(
+                "Each process sees a few failures; together they are 5 in a row, and all of them stop calling."
+            )
+            self._mood("failing")
+            self._until_everyone_says("the breaker is Open")
+            self._until_table_says("Open")
+            served = self._served()
+            self.screen.command("redis-cli HGET circuit_breaker_states default/payments")
+            with redis.Redis.from_url(self.redis.url, decode_responses=True) as client:
+                shown = str(client.hget("circuit_breaker_states", "default/payments"))
+            self.screen.output(shown)
+            self._check(shown == "Open", f"the states hash says {shown}, not Open")
+            before = self._total("notPermitted")
+            self._until(
+                lambda: self._total("notPermitted") >= before + 30, "refused calls are counted", self.processes[0]
+            )
+            refused = self._total("notPermitted")
+            self._check(self._served() == served, "calls reached the backend while the breaker was Open")
+            self.screen.say(
+                f"{refused} calls refused so far, by the processes themselves; the backend saw none of them."
+            )
+
+    def _heal_backend(self) -> None:
+        with self._step("The backend comes back, slowly at first"):
+            self.screen.say("When 5 s are over the breaker is HalfOpen: one probe at a time; 3 good ones close it.")
+            self._mood("slow")
+            self._until_table_says("HalfOpen")
+            self._until_table_says("Closed")
+            self._mood("ok")
+            self._until_everyone_says("the breaker is Closed")
+            states = [line.split()[1] for line in self.table.lines if line.startswith("payments ")]
+            story = [state for state, before in zip(states, ["", *states], strict=False) if state != before]
+            self._check(story == ["Closed", "Open", "HalfOpen", "Closed"], f"the table told another story: {story}")
+
+    def _look_back(self) -> None:
+        with self._step("What remains to be seen"):
+            columns = "custom-columns=TYPE:.type,REASON:.reason,MESSAGE:.message"
+            ours = ("--field-selector", "involvedObject.name=payments")
+            events = ("get", "events", *ours, "--sort-by=.metadata.creationTimestamp", "-o", columns)
+            wanted = ("CircuitOpened", "CircuitHalfOpen", "CircuitClosed")
+            self._until(
+                lambda: all(reason in self.plane.kubectl(*events) for reason in wanted),
+                "the Events are there",
+                self.processes[0],
+            )
+            self._kubectl(*events)
+            self.screen.command(f"curl -s http://127.0.0.1:{self.http_port}/metrics | grep payments")
+            lines = [line for line in self._read("/metrics").splitlines() if line.startswith(METRICS)]
+            self.screen.output("\n".join(line for line in lines if 'name="search"' not in line))
+            opened = (
+                'from_state="Closed",name="payments",namespace="default",reason="ConsecutiveFailures",to_state="Open"'
+            )
+            self._check(any(opened in line and line.endswith(" 1.0") for line in lines), "no metric tells the opening")
+            self.screen.command(f"curl -s http://127.0.0.1:{self.http_port}/health")
+            health = json.loads(self._read("/health"))
+            self.screen.output(json.dumps({"status": health["status"], "open_circuits": health["open_circuits"]}))
+            self._check(health["open_circuits"] == [], "/health still lists an open circuit")
+
+    # --- tools
+
+    @contextmanager
+    def _step(self, title: str) -> Iterator[None]:
+        self._number += 1
+        self.screen.step(self._number, title)
+        try:
+            yield
+        except (LocalError, DemoError, OSError, redis.RedisError, KeyError, ValueError) as error:
+            raise DemoError(f"step {self._number} ({title}) did not happen: {error}") from error
+
+    def _process(self, name: str, command: Sequence[str | Path], environment: dict[str, str] | None = None) -> Process:
+        log = self.plane.folder / f"{name}.log"
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("CB_")}
+        process = Process(command, log=log, env=inherited | {"PYTHONUNBUFFERED": "1"} | (environment or {}))
+        self._running.callback(process.stop, 5.0)
+        return process
+
+    def _kubectl(self, *words: str, quiet: bool = False, shown: Path | None = None) -> None:
+        """Runs kubectl; `shown` is the real path behind the last word, which is printed as a reader would type it."""
+        if not quiet:
+            self.screen.command("kubectl " + " ".join(f"'{word}'" if " " in word else word for word in words))
+        printed = self.plane.kubectl(*(words if shown is None else (*words[:-1], str(shown))))
+        if not quiet:
+            self.screen.output(printed)
+
+    def _until(self, condition: Callable[[], bool], what: str, process: Process) -> None:
+        deadline = time.monotonic() + STEP_SECONDS
+        while not condition():
+            if not process.alive or time.monotonic() > deadline:
+                raise DemoError(f"waited for this in vain: {what}\n{process.tail()}")
+            self._say_new_lines()
+            time.sleep(0.02)  # between two looks
+        self._say_new_lines()
+
+    def _until_everyone_says(self, text: str) -> None:
+        self._until(
+            lambda: all(any(text in line for line in follower.lines[-1:]) for follower in self.followers),
+            f"every process says: {text}",
+            self.processes[0],
+        )
+
+    def _until_table_says(self, state: str) -> None:
+        self._until(
+            lambda: any(line.split()[1] == state for line in self.table.lines[-1:]),
+            f"kubectl get shows {state}",
+            self.processes[0],
+        )
+
+    def _say_new_lines(self) -> None:
+        for follower in (*getattr(self, "followers", ()), *([self.table] if hasattr(self, "table") else ())):
+            self.screen.output("\n".join(follower.new_lines()))
+
+    def _check(self, happened: bool, otherwise: str) -> None:
+        if not happened:
+            raise DemoError(otherwise)
+
+    def _total(self, field: str) -> int:
+        with redis.Redis.from_url(self.redis.url, decode_responses=True) as client:
+            reply = client.execute_command("FCALL_RO", "cb_observe", 1, "cb:{default/payments}")
+        return int(dict(zip(reply[::2], reply[1::2], strict=True))[field])
+
+    def _mood(self, mood: str) -> bool:
+        connection = http.client.HTTPConnection(self.backend, timeout=2)
+        try:
+            connection.request("POST", f"/mood/{mood}")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def _served(self) -> int:
+        with urllib.request.urlopen(f"http://{self.backend}/served", timeout=5) as answer:  # our own server
+            return int(answer.read())
+
+    def _get(self, path: str) -> str | None:
+        try:
+            return self._read(path)
+        except OSError:
+            return None
+
+    def _read(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=5) as answer:  # ours
+            return str(answer.read().decode())

@@ -1,0 +1,108 @@
+"""redis-server, or its fork valkey-server: where it comes from.
+
+`$CB_REDIS_SERVER` decides when it is set; else PATH; else the system's package manager, where we may use it without a
+password. On Debian and its kin the package that is called redis-server also starts a daemon, and `redis-tools` holds
+the very same program under the name of another of its roles, redis-check-rdb: it goes by the name it is called by. So
+we install only the tools, and call the program by the right name from our cache.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from circuitbreaker_local.cache import cache_folder
+from circuitbreaker_local.errors import LocalError
+from circuitbreaker_local.progress import Report
+
+# The contract's functions need FUNCTION (7.0); every Valkey has it, 7.2 is its first.
+OLDEST = {"Redis": (7, 0), "Valkey": (7, 2)}
+NAMES = ("redis-server", "valkey-server")
+# manager -> the packages that hold a server, the first that the system has; `{}` is the package
+MANAGERS: dict[str, tuple[Sequence[Sequence[str]], Sequence[str]]] = {
+    "apt-get": ((("update", "-q"), ("install", "-q", "-y", "--no-install-recommends", "{}")), ("redis-tools",)),
+    "dnf": ((("install", "-y", "{}"),), ("valkey", "redis")),
+    "apk": ((("add", "{}"),), ("valkey", "redis")),
+    "brew": ((("install", "{}"),), ("redis",)),
+}
+ADVICE = "Redis 7.0 or newer is needed: install redis-server (or valkey-server 7.2), or set CB_REDIS_SERVER to its path"
+
+
+def find_redis_server(report: Report | None = None) -> Path:
+    """A redis-server >= 7.0 or valkey-server >= 7.2; installs one where it may. Raises LocalError."""
+    report = report or Report()
+    chosen = os.environ.get("CB_REDIS_SERVER")
+    if chosen:
+        why_not = unfit(Path(chosen))
+        if why_not:
+            raise LocalError(f"CB_REDIS_SERVER: {why_not}")
+        return Path(chosen).absolute()
+    reasons = []
+    for attempt in ("look", "install and look"):
+        if attempt != "look":
+            _install(report)
+        for candidate in _candidates():
+            why_not = unfit(candidate)
+            if not why_not:
+                return candidate
+            reasons.append(why_not)
+    raise LocalError("; ".join([*dict.fromkeys(reasons), ADVICE]))
+
+
+def unfit(server: Path) -> str:
+    """Why `server` will not do; empty when it will."""
+    try:
+        asked = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{server} --version does not answer ({error})"
+    found = re.search(r"\b(Redis|Valkey) server v=(\d+)\.(\d+)", asked.stdout)
+    if not found:
+        return f"{server} is no Redis: {asked.stdout.strip()[:80]!r}"
+    product, major, minor = found.groups()
+    if (int(major), int(minor)) < OLDEST[product]:
+        oldest = ".".join(map(str, OLDEST[product]))
+        return f"{server} is {product} {major}.{minor}, older than {oldest}"
+    return ""
+
+
+def _candidates() -> list[Path]:
+    found = [Path(path) for path in map(shutil.which, NAMES) if path]
+    tools = shutil.which("redis-check-rdb")
+    if tools:
+        by_its_name = cache_folder() / "redis" / "redis-server"
+        if not by_its_name.is_symlink() or by_its_name.readlink() != Path(tools):
+            by_its_name.parent.mkdir(parents=True, exist_ok=True)
+            by_its_name.unlink(missing_ok=True)
+            by_its_name.symlink_to(tools)
+        found.append(by_its_name)
+    return found
+
+
+def _install(report: Report) -> None:
+    manager = next(filter(shutil.which, MANAGERS), None)
+    if manager is None:
+        return
+    prefix: list[str] = []
+    if os.getuid() != 0 and manager != "brew":
+        sudo = shutil.which("sudo")
+        if not sudo or subprocess.run([sudo, "-n", "true"], capture_output=True, check=False).returncode != 0:
+            return
+        prefix = [sudo, "-n", "env", "DEBIAN_FRONTEND=noninteractive"]
+    commands, packages = MANAGERS[manager]
+    for package in packages:
+        with report.step(f"installing {package} with {manager}"):
+            for command in commands:
+                done = subprocess.run(
+                    [*prefix, manager, *(word.format(package) for word in command)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+                    check=False,
+                )
+        if done.returncode == 0:
+            return
+        report.say("\n".join(done.stdout.splitlines()[-5:]))

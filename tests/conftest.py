@@ -1,0 +1,3 @@
+"""The control plane and Redis of the tests are those of the demo."""
+
+pytest_plugins = ["circuitbreaker_local.pytest_plugin"]

@@ -1,0 +1,183 @@
+"""Finding and building what the tests run on. The compiler here is a shell script: a real one takes minutes."""
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from circuitbreaker_local import binaries
+from circuitbreaker_local.binaries import ControlPlaneBinaries, control_plane_binaries
+from circuitbreaker_local.errors import LocalError
+from circuitbreaker_local.inspection import is_running
+from circuitbreaker_local.progress import Report, duration
+from circuitbreaker_local.redis_server import find_redis_server
+from circuitbreaker_local.toolchain import numbers
+from circuitbreaker_local.waiting import wait_until
+
+NAMES = ("kube-apiserver", "etcd", "kubectl")
+# In the background of a shell SIGINT is ignored, and that is inherited: ask for Python's own answer to it.
+BUILD = """
+import signal, circuitbreaker_local
+signal.signal(signal.SIGINT, signal.default_int_handler)
+circuitbreaker_local.control_plane_binaries()
+"""
+
+
+def program(path: Path, script: str = "exit 0") -> Path:
+    """An executable shell script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and no ready-made programs."""
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    monkeypatch.delenv("CB_REDIS_SERVER", raising=False)
+    monkeypatch.setenv("CB_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a compiler first on PATH: it tells a version new enough, and does `script` when asked to build into $5."""
+    says = f'[ "$1" = env ] && echo go1.99.0 && exit 0\n{script}'
+    path = program(tmp_path / "go" / "go", says).parent
+    monkeypatch.setenv("PATH", f"{path}{os.pathsep}{os.environ['PATH']}")
+
+
+def test_assets_are_used_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KUBEBUILDER_ASSETS goes before everything else."""
+    for name in NAMES:
+        program(tmp_path / name)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    assert control_plane_binaries() == ControlPlaneBinaries(*(tmp_path / name for name in NAMES))
+
+
+@pytest.mark.parametrize("missing", NAMES)
+def test_assets_that_lack_a_program_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """The error names the folder and the program; nothing is built in its stead."""
+    for name in {*NAMES} - {missing}:
+        program(tmp_path / name)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    with pytest.raises(LocalError, match=f"KUBEBUILDER_ASSETS: {tmp_path} has no {missing} "):
+        control_plane_binaries()
+
+
+def test_a_build_fills_the_cache_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that build at once build once: the second waits and takes what the first has made."""
+    compiler(tmp_path, monkeypatch, f'echo built >>{tmp_path}/builds; echo "#!/bin/sh" >"$5"; chmod +x "$5"')
+    both = [subprocess.Popen([sys.executable, "-c", BUILD], stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert (tmp_path / "builds").read_text().split() == ["built"] * 3
+    found = control_plane_binaries(Report(io.StringIO()))
+    assert found.etcd.parent.parent == cache / "controlplane"
+    assert sorted(path.name for path in (cache / "controlplane").iterdir()) == sorted([".lock", found.etcd.parent.name])
+
+
+def test_a_failed_build_shows_the_last_lines(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error ends with what to do, begins with the compiler's last 20 lines, and the cache stays as it was."""
+    compiler(tmp_path, monkeypatch, "for i in $(seq 30); do echo line $i; done; exit 1")
+    said = io.StringIO()
+    with pytest.raises(LocalError, match="GOPROXY") as caught:
+        control_plane_binaries(Report(said))
+    assert str(caught.value).startswith("line 11\n")
+    assert "line 30\n" in str(caught.value)
+    assert said.getvalue().splitlines()[-1].startswith("building etcd v3.6.8 (once, about 1 minute on 2 cores) ... f")
+    assert [path.name for path in (cache / "controlplane").iterdir()] == [".lock"]
+
+
+def test_an_interrupted_build_leaves_nothing(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the compiler and what it has started, and removes what was half built."""
+    compiler(tmp_path, monkeypatch, f"sleep 600 & echo $$ $! >{tmp_path}/p; mv {tmp_path}/p {tmp_path}/pids; wait")
+    with subprocess.Popen([sys.executable, "-c", BUILD], stderr=subprocess.PIPE, text=True) as build:
+        wait_until((tmp_path / "pids").exists, timeout_seconds=20, what="the compiler to begin")
+        build.send_signal(signal.SIGINT)
+        said = build.communicate(timeout=20)[1]
+    assert build.returncode != 0
+    assert "interrupted after" in said
+    assert [path.name for path in (cache / "controlplane").iterdir()] == [".lock"]
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    wait_until(lambda: not any(map(is_running, pids)), timeout_seconds=10, what="the compiler to end")
+
+
+def test_a_build_that_was_killed_is_cleared_away(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed build left goes with the next one."""
+    compiler(tmp_path, monkeypatch, 'echo "#!/bin/sh" >"$5"; chmod +x "$5"')
+    left = cache / "controlplane" / ".building-left"
+    left.mkdir(parents=True)
+    control_plane_binaries(Report(io.StringIO()))
+    assert not left.exists()
+
+
+def test_the_key_covers_versions_system_and_sums(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A changed go.sum is another folder of the cache."""
+    key = binaries._key()
+    assert key.startswith(f"{binaries.required('k8s.io/kubernetes')}-{sys.platform}-")
+    for name in ("go.mod", "go.sum"):
+        (tmp_path / name).write_bytes((binaries.MODULE / name).read_bytes())
+    monkeypatch.setattr(binaries, "MODULE", tmp_path)
+    assert binaries._key() == key
+    (tmp_path / "go.sum").write_text("changed")
+    assert binaries._key() != key
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("echo Redis server v=6.2.14 sha=0", r"is Redis 6\.2, older than 7\.0"),
+        ("echo Valkey server v=7.1.0 sha=0", r"is Valkey 7\.1, older than 7\.2"),
+        ("echo hello", "is no Redis: 'hello'"),
+        ("exit 1", "--version does not answer"),
+    ],
+)
+def test_a_chosen_redis_must_be_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str) -> None:
+    """CB_REDIS_SERVER is checked by asking it, and nothing else is tried."""
+    monkeypatch.setenv("CB_REDIS_SERVER", str(program(tmp_path / "redis-server", script)))
+    with pytest.raises(LocalError, match=f"^CB_REDIS_SERVER: .*{why}"):
+        find_redis_server()
+
+
+def test_an_old_redis_on_path_is_named(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be installed, the error says what was found and what to do."""
+    program(tmp_path / "bin" / "redis-server", "echo Redis server v=6.0.16 sha=0")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(LocalError, match=r"is Redis 6\.0, older than 7\.0; Redis 7\.0 or newer is needed: install"):
+        find_redis_server(Report(io.StringIO()))
+
+
+def test_debian_names_redis_otherwise(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program of redis-tools is called by its other name, so no package that starts a daemon is needed."""
+    script = "case $0 in *redis-server) echo Redis server v=7.0.15 sha=0;; esac"
+    program(tmp_path / "bin" / "redis-check-rdb", script)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert find_redis_server(Report(io.StringIO())) == cache / "redis" / "redis-server"
+
+
+def test_a_terminal_sees_one_line() -> None:
+    """On a terminal a step rewrites its line; elsewhere it writes whole lines."""
+    try:
+        ours, theirs = pty.openpty()
+    except OSError:
+        pytest.skip("no pseudo-terminals here")
+    with os.fdopen(theirs, "w") as terminal, Report(terminal).step("building"):
+        pass
+    seen = os.read(ours, 1000).decode()
+    os.close(ours)
+    assert seen == "\rbuilding ...\x1b[K\rbuilding ... done after 0s\x1b[K\r\n"
+    log = io.StringIO()
+    with Report(log).step("building") as step:
+        step.tick()
+    assert log.getvalue() == "building ...\nbuilding ... done after 0s\n"
+
+
+def test_durations_and_versions_read_well() -> None:
+    """80 s is 1m20s; go1.26.8 is (1, 26, 8)."""
+    assert [duration(seconds) for seconds in (0, 59.9, 80, 3600)] == ["0s", "59s", "1m20s", "60m00s"]
+    assert [numbers(text) for text in ("go1.26.8", "go1.27rc1", "devel")] == [(1, 26, 8), (1, 27), ()]
