@@ -1,0 +1,32 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`. Everything else follows from them.
+UV := scripts/uv
+RUN := $(UV) run --frozen --all-extras
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench format clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## apply a breaker and watch it open and recover, on an embedded control plane; HOLD=1 keeps it running
+	@$(RUN) python -m circuitbreaker_local.demo $(if $(filter-out 0 false no,$(HOLD)),--hold)
+
+test: ## every test that needs no image; ARGS="-k name" selects
+	$(RUN) pytest $(ARGS)
+
+lint: ## ruff: rules and format
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+
+types: ## mypy --strict on the packages
+	$(RUN) mypy
+
+bench: ## figures: reflect lag, clock lag, 1,000 breakers until Ready
+	@$(RUN) python -m tests.bench
+
+format: ## put the code into the project's format
+	$(RUN) ruff format
+	$(RUN) ruff check --fix
+
+clean: ## remove what tools left in the checkout (the cache of built binaries stays)
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
