@@ -15,9 +15,9 @@ from circuitbreaker_contract.protocol import Version
 
 NAME = "circuitbreaker"
 CONTRACT_VERSION = 1
-VERSION = 1
+VERSION = 2
 
-_SHARED = ("laws", "clock", "arguments", "policy", "breaker", "rules", "project")
+_SHARED = ("laws", "clock", "arguments", "policy", "breaker", "window", "rules", "project")
 FUNCTIONS = (
     "cb_version",
     "cb_configure",

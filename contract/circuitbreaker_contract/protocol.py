@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from circuitbreaker_contract.errors import CircuitBreakerError, InvalidPolicyError
-from circuitbreaker_contract.policy import Policy
+from circuitbreaker_contract.policy import Mode, Policy
 from circuitbreaker_contract.state import (
     NOT_PERMITTED_RUN,
     Configured,
@@ -21,12 +21,14 @@ from circuitbreaker_contract.state import (
     ProbeTotals,
     Reason,
     Resume,
+    Shadow,
     Snapshot,
     Standing,
     State,
     Tick,
     Totals,
     Transition,
+    WindowCounts,
 )
 
 T = TypeVar("T")
@@ -172,6 +174,8 @@ def _resume_json(resume: Resume) -> str:
         fields |= {"since": resume.since_ms, "attempt": resume.attempt}
         if resume.open_until_ms is not None:
             fields["openUntil"] = resume.open_until_ms
+        if resume.forced is not None:
+            fields["forced"] = resume.forced.value
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -217,16 +221,43 @@ def _transition(reply: Sequence[Any]) -> Transition:
         attempt=int(raw["attempt"]),
         consecutive_failures=int(raw["consecutiveFailures"]),
         open_until_ms=_instant(raw["openUntil"]),
+        # Entries of the first edition have no more than what stands above.
+        window=_window(raw) if "windowCalls" in raw else WindowCounts(),
+        forced=_optional_state(raw.get("forced", "")),
+        note=_text(raw.get("note", "")),
+    )
+
+
+def _window(raw: Mapping[str, Any]) -> WindowCounts:
+    return WindowCounts(int(raw["windowCalls"]), int(raw["windowFailures"]), int(raw["windowSlow"]))
+
+
+def _optional_state(raw: Any) -> State | None:
+    text = _text(raw)
+    return State(text) if text else None
+
+
+def _shadow(raw: Mapping[str, Any]) -> Shadow:
+    return Shadow(
+        state=State(_text(raw["shadowState"])),
+        since_ms=int(raw["shadowSince"]),
+        reason=_text(raw["shadowReason"]),
+        open_until_ms=_instant(raw["shadowOpenUntil"]),
+        attempt=int(raw["shadowAttempt"]),
+        probe_successes=int(raw["shadowProbeSuccesses"]),
+        opened=int(raw["shadowOpened"]),
+        not_permitted=int(raw["shadowNotPermitted"]),
     )
 
 
 def _snapshot(reply: Sequence[Any]) -> Snapshot:
     raw = _pairs(reply)
+    policy = Policy.from_json(_text(raw["policy"]))
     return Snapshot(
         owner=_text(raw["owner"]),
         uid=_text(raw["uid"]),
         resource_generation=int(raw["resourceGeneration"]),
-        policy=Policy.from_json(_text(raw["policy"])),
+        policy=policy,
         projects=bool(int(raw["project"])),
         projection_failed=bool(int(raw["projectFailed"])),
         order=Order(int(raw["incarnation"]), int(raw["generation"]), int(raw["revision"])),
@@ -239,6 +270,8 @@ def _snapshot(reply: Sequence[Any]) -> Snapshot:
         now_ms=int(raw["now"]),
         attempt=int(raw["attempt"]),
         consecutive_failures=int(raw["consecutiveFailures"]),
+        window=_window(raw),
+        forced=_optional_state(raw["forced"]),
         probe_successes=int(raw["probeSuccesses"]),
         probes_lost=int(raw["probesLost"]),
         probes_live=int(raw["probesLive"]),
@@ -251,6 +284,7 @@ def _snapshot(reply: Sequence[Any]) -> Snapshot:
             *(int(raw[f"probes{name}"]) for name in ("Granted", "Succeeded", "Failed", "Ignored", "Expired"))
         ),
         state_ms={state: int(raw[f"ms{state.value}"]) for state in State},
+        shadow=_shadow(raw) if policy.mode is Mode.OBSERVE else None,
         transition_totals={
             (State(_text(previous)), State(_text(state)), Reason(_text(reason))): int(count)
             for previous, state, reason, count in raw["transitionTotals"]

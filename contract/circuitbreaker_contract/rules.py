@@ -2,19 +2,24 @@
 
 Laws (the same stand at the top of functions/laws.lua):
   1. A breaker is ordered by (incarnation, generation, revision). The incarnation is Redis' time in ms when its hash was
-     made, larger than any it resumes from. The generation rises by one with each transition or reset, and never
-     otherwise. The revision rises with each change of policy.
+     made, larger than any it resumes from. The generation rises by one when (state, forced, mode) changes or by a reset,
+     and never otherwise. The revision rises with each change of policy.
   2. A permit and a batch carry (incarnation, generation); an outcome of another pair changes nothing but `late`.
-  3. Closed opens when a trip rule holds. Open becomes HalfOpen when Redis' time >= open_until_ms, by whoever asks
-     first. HalfOpen has at most half_open_limit live leases.
+  3. Closed opens when a trip rule holds and the quorum is met. Open becomes HalfOpen when Redis' time >= open_until_ms,
+     by whoever asks first. HalfOpen has at most half_open_limit live leases.
   4. HalfOpen closes on the success_threshold-th success of its generation, and opens on its first failure.
      half_open_limit expired leases in one generation without a success open it again.
   5. An ignored outcome is neither success nor failure and frees its lease. An expired lease frees its slot and never
      counts as success; its answer in the same generation still counts, once.
-  6. Closing resets attempt and streak.
+  6. Closing resets attempt, streak and window. Opening by override does not raise attempt. An override ends when Redis'
+     time >= until or the field goes, once: Open -> HalfOpen, Closed -> Closed with counts reset; an `until` already past
+     has no effect at all. Under override Closed, outcomes add to totals only.
   7. Nothing but the functions changes a breaker.
   8. The time is handed in, once a call. A stored instant is never believed farther ahead than its own length, so that a
      clock that jumps back cannot freeze a breaker.
+Counting: rules are tested after each counted outcome as if it came alone; when one causes a transition the rest of the
+batch is late. S and L end the streak, F and M lengthen it. In mode Observe the state stays Closed and the same rules run
+on a shadow, whose probes are the outcomes in order.
 
 Every function takes a breaker and the time and returns the breaker that follows; none has an effect. `notes` hold what
 the last step has to say to the two shared names.

@@ -48,11 +48,17 @@ class Reason(StrEnum):
     POLICY_APPLIED = "PolicyApplied"
     DELETED = "Deleted"
     RESET = "Reset"
+    MODE_CHANGED = "ModeChanged"
+    FORCED = "Forced"
+    OVERRIDE_EXPIRED = "OverrideExpired"
     CONSECUTIVE_FAILURES = "ConsecutiveFailures"
+    FAILURE_RATE = "FailureRate"
+    SLOW_CALL_RATE = "SlowCallRate"
     RECOVERY_TIMEOUT_ELAPSED = "RecoveryTimeoutElapsed"
     PROBES_SUCCEEDED = "ProbesSucceeded"
     PROBE_FAILED = "ProbeFailed"
     PROBES_LOST = "ProbesLost"
+    WOULD_HAVE_OPENED = "WouldHaveOpened"  # in messages only: the shadow of mode Observe has opened
 
 
 class Configured(StrEnum):
@@ -80,7 +86,10 @@ class Order(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What each writing function replies with first. `retry_after_ms`: 0 when a call may be tried now."""
+    """What each writing function replies with first.
+
+    `retry_after_ms`: 0 when a call may be tried now, -1 when it is Open until a person ends the override.
+    """
 
     state: State
     order: Order
@@ -136,8 +145,49 @@ class ProbeTotals:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowCounts:
+    """What is in the sliding window."""
+
+    calls: int = 0
+    failures: int = 0
+    slow: int = 0
+
+    def failure_rate_percent(self, minimum_calls: int) -> float | None:
+        """Share of failed calls in percent, 0.0 to 100.0; None below `minimum_calls`."""
+        return self._share(self.failures, minimum_calls)
+
+    def slow_call_rate_percent(self, minimum_calls: int) -> float | None:
+        """Share of slow calls in percent, 0.0 to 100.0; None below `minimum_calls`."""
+        return self._share(self.slow, minimum_calls)
+
+    def _share(self, part: int, minimum_calls: int) -> float | None:
+        return 100.0 * part / self.calls if self.calls >= max(1, minimum_calls) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What mode Observe would have done. `opened`: how often it would have opened since Observe began.
+
+    `reason` is empty until it first moves; `not_permitted` counts outcomes of calls that it would have refused.
+    """
+
+    state: State = State.CLOSED
+    since_ms: int = 0
+    reason: str = ""
+    open_until_ms: int | None = None
+    attempt: int = 0
+    forced: State | None = None
+    probe_successes: int = 0
+    opened: int = 0
+    not_permitted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Transition:
-    """One entry of a breaker's history. `previous` is None for the first one of an incarnation."""
+    """One entry of a breaker's history. `previous` is None for the first one of an incarnation.
+
+    `window` is what the window held then; `note` the reason that a person gave for an override.
+    """
 
     previous: State | None
     state: State
@@ -148,6 +198,9 @@ class Transition:
     attempt: int
     consecutive_failures: int
     open_until_ms: int | None
+    window: WindowCounts = field(default_factory=WindowCounts)
+    forced: State | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +208,9 @@ class Snapshot:
     """Everything there is to know about a breaker at `now_ms`, as `cb_observe` replies it.
 
     `due`: a transition is due that nobody has asked for yet (`cb_tick` performs it). `reporters`: client processes that
-    reported within the last minute. `state_ms`: time spent in each state in this incarnation. `history` is the newest
-    part of it, oldest first, as much as was asked for.
+    reported within the last minute. `state_ms`: time spent in each state in this incarnation. `forced`: the state that an
+    override holds it in. `shadow` is there in mode Observe. `history` is the newest part of it, oldest first, as much as
+    was asked for. `open_until_ms` is None in Closed and HalfOpen, and in an Open that only a person ends.
     """
 
     owner: str
@@ -175,6 +229,8 @@ class Snapshot:
     now_ms: int
     attempt: int
     consecutive_failures: int
+    window: WindowCounts
+    forced: State | None
     probe_successes: int
     probes_lost: int
     probes_live: int
@@ -183,6 +239,7 @@ class Snapshot:
     totals: Totals
     probes: ProbeTotals
     state_ms: Mapping[State, int]
+    shadow: Shadow | None
     transition_totals: Mapping[tuple[State, State, Reason], int] = field(default_factory=dict)
     history: tuple[Transition, ...] = ()
 
@@ -200,3 +257,4 @@ class Resume:
     since_ms: int = 0
     open_until_ms: int | None = None
     attempt: int = 0
+    forced: State | None = None

@@ -33,11 +33,11 @@ local function acquire(keys, args)
   end
   if decision == 'NotPermitted' then raise(b, 'notPermitted', 1) end
   save(b)
-  project(b)
   local reply = standing(b, now, client)
   if decision ~= 'NotPermitted' then reply[5] = 0 end
-  -- A refusal always says when to come back, also where the slots have room (a lease that has ended asks again).
-  if decision == 'NotPermitted' then reply[5] = math.max(1, reply[5]) end
+  -- A refusal always says when to come back, also where the slots have room (a lease that has ended asks again); -1: when
+  -- a person ends the override.
+  if decision == 'NotPermitted' and reply[5] == 0 then reply[5] = 1 end
   reply[6], reply[7] = decision, lease_ms
   return reply
 end

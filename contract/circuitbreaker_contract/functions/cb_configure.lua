@@ -5,7 +5,8 @@
 --          CBOWNER  the breaker belongs to another owner
 -- result: Created, Restored, Replaced (another uid was there), Updated, Unchanged, Stale (an older generation of the
 -- resource; nothing done). policy and resume are JSON. An edit never causes a transition by itself: rules are tested at
--- the next outcome, leases given stay, counts stay; while Open the opening's end is measured anew from its beginning.
+-- the next outcome, leases given stay, counts stay; while Open the opening's end is measured anew from its beginning. What
+-- makes a transition is a change of mode (to Closed) and an override that comes or goes.
 
 local RESUME_NUMBERS = {'incarnation', 'generation', 'since', 'openUntil', 'attempt'}
 
@@ -21,6 +22,11 @@ local function parse_resume(text)
   if resume.state ~= CLOSED and resume.state ~= OPEN and resume.state ~= HALF_OPEN then
     return nil, 'state: must be Closed, Open or HalfOpen'
   end
+  resume.forced = raw.forced or ''
+  if resume.forced ~= '' and resume.forced ~= OPEN and resume.forced ~= CLOSED then
+    return nil, 'forced: must be Open, Closed or empty'
+  end
+  if resume.forced ~= '' and resume.forced ~= resume.state then return nil, 'forced: must be the state' end
   for _, name in ipairs(RESUME_NUMBERS) do
     local value = raw[name] or 0
     if type(value) ~= 'number' or value % 1 ~= 0 or value < 0 or value > 9000000000000 then
@@ -33,8 +39,9 @@ end
 
 local function begin(key, now, owner, uid, generation, rules, project_flag, resume, least_incarnation)
   local b = blank(key)
-  b.rules, b.live, b.streak = rules, 0, 0
-  for _, name in ipairs(NUMBER_FIELDS) do b[name] = 0 end
+  b.rules, b.live, b.warmed, b.shadowState = rules, 0, true, CLOSED
+  for _, name in ipairs(HOT_NUMBERS) do b[name] = 0 end
+  for _, name in ipairs(COLD_NUMBERS) do b[name] = 0 end
   local resumed = resume and resume.state and true or false
   local state = resumed and resume.state or CLOSED
   local fields = {
@@ -43,27 +50,59 @@ local function begin(key, now, owner, uid, generation, rules, project_flag, resu
     generation = resumed and resume.generation + 1 or 1,
     state = state, reason = resumed and 'Restored' or 'Created',
     since = resumed and math.min(resume.since, now) or now,
-    attempt = resumed and state ~= CLOSED and math.max(1, resume.attempt) or 0,
-    lastReset = resume and resume.lastReset or '',
+    attempt = resumed and state ~= CLOSED and resume.attempt or 0,
+    lastReset = resume and resume.lastReset or '', forced = resumed and resume.forced or '', overrideEnded = '',
+    shadowState = CLOSED, shadowReason = '', shadowSince = now,
   }
-  if state == OPEN then
-    fields.openLength = rules.recoveryTimeoutMs
-    fields.openUntil = math.min(resume.openUntil, now + rules.recoveryTimeoutMs)
-  elseif state == HALF_OPEN then
-    fields.probeLength = rules.probeTimeoutMs
-  end
-  op(b, 'DEL', key, key .. ':window', probes_key(b), reporters_key(b), history_key(b))
+  op(b, 'DEL', key, window_key(b), probes_key(b), reporters_key(b), history_key(b))
   for name, value in pairs(fields) do b[name], b.changed[name] = value, value end
+  if b.forced ~= '' then
+    local till = rules.overrideState and rules.overrideUntil or 0
+    set(b, 'forcedUntil', till)
+    set(b, 'forcedLength', till > 0 and math.max(0, till - now) or 0)
+  end
+  if state == OPEN and b.forced == OPEN then
+    set(b, 'openLength', b.forcedLength)
+    set(b, 'openUntil', b.forcedUntil)
+  elseif state == OPEN then
+    set(b, 'attempt', math.max(1, b.attempt))
+    set(b, 'openLength', opening_length(b, b.attempt))
+    set(b, 'openUntil', math.max(1, math.min(resume.openUntil, now + b.openLength)))
+  elseif state == HALF_OPEN then
+    set(b, 'probeLength', rules.probeTimeoutMs)
+  end
   record(b, now, '')
+  if rules.mode == 'Observe' and b.state ~= CLOSED then transition(b, now, CLOSED, 'ModeChanged') end
+  apply_override(b, now)
   return b, resumed
 end
 
--- The fields of the hash are written after the keys of whatever was there are gone.
-local function save_new(b)
-  local ops = b.ops
-  b.ops = {}
-  for _, command in ipairs(ops) do redis.call(unpack(command)) end
-  save(b)
+-- Another policy for a breaker that is there.
+local function edit(b, now, rules)
+  local old = b.rules
+  reshape_window(b, old, rules)
+  b.rules = rules
+  set(b, 'policy', rules.text)
+  set(b, 'revision', b.revision + 1)
+  local generation = b.generation
+  if old.mode ~= rules.mode then
+    shadow_begins(b, now)
+    if b.forced ~= '' and rules.overrideState ~= b.forced then
+      set(b, 'forced', '')
+      set(b, 'forcedUntil', 0)
+      set(b, 'forcedLength', 0)
+    end
+    transition(b, now, CLOSED, 'ModeChanged', rules.mode == 'Observe' and b.state == CLOSED)
+  end
+  local same_length = old.recoveryTimeoutMs == rules.recoveryTimeoutMs and old.backoffFactor == rules.backoffFactor
+    and old.backoffMaxMs == rules.backoffMaxMs and old.jitterPercent == rules.jitterPercent
+  if b.state == OPEN and b.forced == '' and not same_length then
+    set(b, 'openLength', opening_length(b, b.attempt))
+    set(b, 'openUntil', b.since + b.openLength)
+  end
+  if not rules.overrideState then set(b, 'overrideEnded', '') end
+  apply_override(b, now)
+  if b.generation == generation then note(b, now, b.state, 'PolicyApplied') end
 end
 
 local function configure(keys, args)
@@ -88,6 +127,7 @@ local function configure(keys, args)
   end
   local now, result = clock_ms(), 'Unchanged'
   local b = read(key)
+  if b then warm(b) end
   if b and b.uid == uid then
     settle_time(b, now)
     if generation < b.resourceGeneration then
@@ -97,17 +137,9 @@ local function configure(keys, args)
       set(b, 'project', project_flag)
       if rules.text ~= b.policy then
         result = 'Updated'
-        b.rules = rules
-        set(b, 'policy', rules.text)
-        set(b, 'revision', b.revision + 1)
-        if b.state == OPEN then
-          set(b, 'openLength', rules.recoveryTimeoutMs)
-          set(b, 'openUntil', b.since + b.openLength)
-        end
-        note_again(b, now, 'PolicyApplied')
+        edit(b, now, rules)
       end
     end
-    save(b)
   else
     local damaged_incarnation = tonumber(redis.call('HGET', key, 'incarnation') or 0) or 0
     local least = math.max(damaged_incarnation, resume and resume.incarnation or 0) + 1
@@ -116,9 +148,8 @@ local function configure(keys, args)
     local resumed
     b, resumed = begin(key, now, owner, uid, generation, rules, project_flag, resume, least)
     result = replaced and 'Replaced' or resumed and 'Restored' or 'Created'
-    save_new(b)
   end
-  project(b)
+  save(b)
   local reply = standing(b, now, uid)
   reply[6] = result
   return reply

@@ -11,7 +11,7 @@ local PROBE_TOTALS = {'probesGranted', 'probesSucceeded', 'probesFailed', 'probe
 local function count_reporters(b, now)
   local count = 0
   for _, raw in ipairs(redis.call('HVALS', reporters_key(b))) do
-    local seen = tonumber(string.match(raw, '^%d+:(%d+):%d+$') or 0)
+    local seen = tonumber(string.match(raw, '^%d+:(%d+):') or 0)
     if seen > now - REPORTER_SEEN_MS then count = count + 1 end
   end
   return count
@@ -33,14 +33,16 @@ local function observe(keys, args)
   if not count or count > MAX_HISTORY then return refuse('history: must be a whole number from 0 to ' .. MAX_HISTORY) end
   local b = read(keys[1])
   if not b then return unknown(keys[1]) end
-  local now, due = clock_ms(), 0
+  local now = clock_ms()
+  warm(b)
   believe(b, now)
   b.live = 0
-  if b.state == OPEN and now >= b.openUntil then due = 1 end
+  local due = is_override_over(b, now) or is_opening_over(b, now) or is_shadow_due(b, now)
   if b.state == HALF_OPEN then
     b.live = count_live(b, now)
-    if redis.call('ZCOUNT', probes_key(b), '(0', string.format('%d', now)) > 0 then due = 1 end
+    due = due or redis.call('ZCOUNT', probes_key(b), '(0', whole_text(now)) > 0
   end
+  b.windowCalls, b.windowFailures, b.windowSlow = window_sums(b, now)
   local extra, transition_totals = {}, {}
   local all = redis.call('HGETALL', keys[1])
   for i = 1, #all, 2 do
@@ -52,12 +54,14 @@ local function observe(keys, args)
     end
   end
   local reply = {
-    'now', now, 'due', due, 'retryAfterMs', retry_after_ms(b, now, ''), 'consecutiveFailures', b.streak,
+    'now', now, 'due', due and 1 or 0, 'retryAfterMs', retry_after_ms(b, now, ''), 'consecutiveFailures', b.streak,
     'probesLive', b.live, 'reporters', count_reporters(b, now),
   }
-  for _, name in ipairs(FIELDS) do
-    reply[#reply + 1] = name
-    reply[#reply + 1] = b[name]
+  for _, names in ipairs({HOT, COLD}) do
+    for _, name in ipairs(names) do
+      reply[#reply + 1] = name
+      reply[#reply + 1] = b[name]
+    end
   end
   for _, name in ipairs(PROBE_TOTALS) do
     reply[#reply + 1] = name
@@ -65,7 +69,7 @@ local function observe(keys, args)
   end
   for _, state in ipairs({CLOSED, OPEN, HALF_OPEN}) do
     reply[#reply + 1] = 'ms' .. state
-    reply[#reply + 1] = (extra['ms:' .. state] or 0) + (state == b.state and now - b.countedAt or 0)
+    reply[#reply + 1] = (extra['ms:' .. state] or 0) + (state == b.state and math.max(0, now - b.countedAt) or 0)
   end
   reply[#reply + 1] = 'transitionTotals'
   reply[#reply + 1] = transition_totals

@@ -20,25 +20,13 @@ local function report(keys, args)
   if not b then return unknown(keys[1]) end
   local now = clock_ms()
   settle_time(b, now)
-  local seen, bad = reporter_of(b, client)
-  if seq > seen then
-    for _, run in ipairs(runs) do
-      local letter, count = run[1], run[2]
-      if letter == 'N' then
-        raise(b, 'notPermitted', count)
-      elseif letter == 'I' then
-        raise(b, 'ignored', count)
-      elseif b.state == CLOSED and same_generation(b, incarnation, generation) then
-        if letter == 'F' or letter == 'M' then bad = now end
-        raise(b, 'late', count_run(b, now, letter, count))
-      else
-        raise(b, 'late', count)
-      end
-    end
-    touch(b, now, client, seq, bad)
+  local reporter = reporter_of(b, client)
+  if seq > reporter.seq then
+    count_batch(b, now, reporter, runs, function() return same_generation(b, incarnation, generation) end)
+    reporter.seq = seq
+    touch(b, now, reporter)
   end
   save(b)
-  project(b)
   return standing(b, now, client)
 end
 

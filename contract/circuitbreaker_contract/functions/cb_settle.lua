@@ -5,7 +5,23 @@
 --          CBARG      an argument has the wrong form; the text names it
 -- outcome: S, F, L, M or I, as in cb_report. Counted once, however often it is sent.
 
-local OUTCOMES = {S = 'probesSucceeded', L = 'probesSucceeded', F = 'probesFailed', M = 'probesFailed', I = 'probesIgnored'}
+local OUTCOMES = {S = true, F = true, L = true, M = true, I = true}
+
+local function settle_probe(b, now, outcome)
+  if outcome == 'I' then
+    add(b, 'probesIgnored', 1)
+    return
+  end
+  add_totals(b, outcome, 1)
+  if is_bad(outcome) or (outcome == 'L' and b.rules.slowCallRatePercent) then
+    add(b, 'probesFailed', 1)
+    transition(b, now, OPEN, 'ProbeFailed')
+    return
+  end
+  add(b, 'probesSucceeded', 1)
+  set(b, 'probeSuccesses', b.probeSuccesses + 1)
+  if b.probeSuccesses >= b.rules.successThreshold then transition(b, now, CLOSED, 'ProbesSucceeded') end
+end
 
 local function settle(keys, args)
   local wrong = wrong_call(keys, args, 5)
@@ -27,21 +43,12 @@ local function settle(keys, args)
     local asked = score ~= 0 and b.state == HALF_OPEN and same_generation(b, incarnation, generation)
     if asked then
       if score > now then b.live = b.live - 1 end
-      add(b, OUTCOMES[outcome], 1)
-      add_totals(b, outcome, 1)
-      if OUTCOMES[outcome] == 'probesSucceeded' then
-        set(b, 'probeSuccesses', b.probeSuccesses + 1)
-        if b.probeSuccesses >= b.rules.successThreshold then transition(b, now, CLOSED, 'ProbesSucceeded') end
-      elseif OUTCOMES[outcome] == 'probesFailed' then
-        transition(b, now, OPEN, 'ProbeFailed')
-      end
+      settle_probe(b, now, outcome)
     end
     if outcome == 'I' then raise(b, 'ignored', 1) elseif not asked then raise(b, 'late', 1) end
   end
-  local seen, bad = reporter_of(b, client)
-  touch(b, now, client, seen, bad)
+  touch(b, now, reporter_of(b, client))
   save(b)
-  project(b)
   return standing(b, now, client)
 end
 

@@ -12,21 +12,14 @@ local function tick(keys, args)
   if not b then return unknown(keys[1]) end
   local now = clock_ms()
   settle_time(b, now)
-  save(b)
   if b.project == 1 and #b.notes == 0 then
     local states, _, service = shared_names(b.key)
     local shown = redis.pcall('HGET', states, service)
-    if b.projectFailed == 1 or shown ~= b.state then note_again(b, now, b.reason) end
+    if warm(b).projectFailed == 1 or shown ~= b.state then note(b, now, b.state, warm(b).reason) end
   end
-  project(b)
-  local due_in = -1
-  if b.state == OPEN then due_in = math.max(0, b.openUntil - now) end
-  if b.state == HALF_OPEN then
-    local expiry = next_expiry(b, now)
-    if expiry then due_in = math.min(expiry - now, b.probeLength) end
-  end
+  save(b)
   local reply = standing(b, now, '')
-  reply[6], reply[7] = due_in, b.successes + b.failures + b.ignored + b.notPermitted + b.late
+  reply[6], reply[7] = due_in_ms(b, now), b.successes + b.failures + b.ignored + b.notPermitted + b.late
   return reply
 end
 

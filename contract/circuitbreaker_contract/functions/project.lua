@@ -40,14 +40,30 @@ local function project(b)
     if failed(redis.pcall('PUBLISH', updates, message(b, service, note))) then wrong = true end
   end
   local flag = wrong and 1 or 0
-  if b.projectFailed ~= flag then
+  if warm(b).projectFailed ~= flag then
     b.projectFailed = flag
     redis.call('HSET', b.key, 'projectFailed', flag)
   end
 end
 
--- A hint that says the present state once more: after a repair, or when only the policy changed.
-local function note_again(b, now, reason)
-  b.notes[#b.notes + 1] = {previous = b.state, state = b.state, reason = reason, generation = b.generation, at = now,
-    retry = b.state == OPEN and math.max(0, b.openUntil - now) or 0}
+-- Writes everything that changed, the breaker's own keys in one block, then tells the shared names.
+local function save(b)
+  for _, command in ipairs(b.ops) do redis.call(unpack(command)) end
+  save_window(b)
+  local fields = {}
+  for name, value in pairs(b.changed) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+  if #fields > 0 then redis.call('HSET', b.key, unpack(fields)) end
+  for name, count in pairs(b.added) do redis.call('HINCRBY', b.key, name, count) end
+  if b.leases_changed then
+    trim_leases(probes_key(b), '-inf', '-100000000000000')
+    trim_leases(probes_key(b), '-10000000000000', '(0')
+    redis.call('PEXPIRE', probes_key(b), b.rules.probeTimeoutMs + KEPT_MS)
+  end
+  for _, move in ipairs(b.moves) do
+    redis.call('XADD', history_key(b), 'MAXLEN', '=', MAX_HISTORY, '*', unpack(move))
+  end
+  project(b)
 end
