@@ -209,11 +209,12 @@ def settled(
     breaker = timely(breaker, now_ms, spared=lease)
     ended = breaker.ended.get(lease)
     if ended is None or not ended.settled:
-        asked = breaker.state is State.HALF_OPEN and order == breaker.order[:2] and (lease in breaker.live or ended)
-        live = {name: at for name, at in breaker.live.items() if name != lease}
-        breaker = replace(
-            breaker, live=live, ended=_trimmed({**breaker.ended, lease: Ended(settled=True, at_ms=now_ms)})
-        )
+        known = breaker.state is State.HALF_OPEN and (lease in breaker.live or ended is not None)
+        asked = known and order == breaker.order[:2]
+        if asked or not known:  # law 2: a lease of this generation is not touched by an outcome of another
+            live = {name: at for name, at in breaker.live.items() if name != lease}
+            answered = {**breaker.ended, lease: Ended(settled=True, at_ms=now_ms)}
+            breaker = replace(breaker, live=live, ended=_trimmed(answered))
         breaker = _probe_answered(breaker, now_ms, outcome) if asked else breaker
         if outcome is Outcome.IGNORED:
             breaker = _with_totals(breaker, ignored=1)

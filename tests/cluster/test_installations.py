@@ -166,8 +166,8 @@ def test_damaged_keys_are_made_anew(world: World) -> None:
 
 
 def test_purge_removes_this_installation_and_nothing_else(world: World) -> None:
-    """What the operator made goes, also from the shared hash; another owner's breaker stays; a second run finds none."""
-    with world.operator(OWNER="mine") as operator:
+    """What the operator made goes, also from the shared hash; another owner's stays; a second run finds none."""
+    with world.operator(OWNER="mine", NAMESPACES=world.namespace) as operator:
         operator.wait_ready()
         world.create("payments")
         world.create("search")

@@ -1,5 +1,7 @@
 """A resource's life: created, edited, refused, deleted, made again."""
 
+import re
+
 import pytest
 
 from circuitbreaker_contract.errors import UnknownBreakerError
@@ -134,8 +136,10 @@ def test_two_hundred_at_once(world: World) -> None:
         world.until(lambda: sum(ready(each) for each in world.all()) == 200, "200 breakers to be Ready", seconds=60)
         for number in (0, 57, 199):
             assert world.fleet(f"b{number:03d}").observe().policy.failure_threshold == 1 + number
-        assert len(world.redis.hgetall(world.keys.states)) == 200
-        assert operator.get("/metrics")[1].count("circuitbreaker_consecutive_failures{") == 200
+        shown = [name for name in world.redis.hkeys(world.keys.states) if name.startswith(f"{world.namespace}/")]
+        assert len(shown) == 200
+        series = re.findall(r"^circuitbreaker_consecutive_failures.*$", operator.get("/metrics")[1], re.MULTILINE)
+        assert sum(f'namespace="{world.namespace}"' in each for each in series) == 200
 
 
 def ready(resource: dict) -> bool:

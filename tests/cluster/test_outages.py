@@ -168,7 +168,7 @@ def test_stops_within_five_seconds(world: World) -> None:
         world.until_ready("payments")
         began = time.monotonic()
         operator.process.stop(10)
-        assert operator.process.returncode == 0
+        assert operator.process.returncode == 0, operator.process.tail(60)
         assert time.monotonic() - began < 5
     with world.operator() as operator:
         operator.wait_ready()
@@ -176,7 +176,7 @@ def test_stops_within_five_seconds(world: World) -> None:
         try:
             began = time.monotonic()
             operator.process.stop(10)
-            assert operator.process.returncode == 0
+            assert operator.process.returncode == 0, operator.process.tail(60)
             assert time.monotonic() - began < 5
         finally:
             world.server.resume()

@@ -38,9 +38,12 @@ local function settle(keys, args)
   settle_time(b, now, lease)
   local score = lease_score(b, lease)
   if not is_settled(score) then
-    op(b, 'ZADD', probes_key(b), -100000000000000 - now, lease)
-    b.leases_changed = true
-    local asked = score ~= 0 and b.state == HALF_OPEN and same_generation(b, incarnation, generation)
+    local known = score ~= 0 and b.state == HALF_OPEN
+    local asked = known and same_generation(b, incarnation, generation)
+    if asked or not known then  -- law 2: a lease of this generation is not touched by an outcome of another
+      op(b, 'ZADD', probes_key(b), -100000000000000 - now, lease)
+      b.leases_changed = true
+    end
     if asked then
       if score > now then b.live = b.live - 1 end
       settle_probe(b, now, outcome)

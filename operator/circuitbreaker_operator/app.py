@@ -1,0 +1,251 @@
+"""Wires the parts together and runs them until somebody asks it to stop.
+
+Every part is a task of one group: one that crashes is an error that is said and ends the process, never a silence.
+Start: HTTP first (so that probes have an answer), then whose breakers these are, then everything at once; each part
+waits by itself for what it needs. Stop: everything is cancelled, Kopf first asked, all of it within `STOP_SECONDS`.
+"""
+
+import asyncio
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+from circuitbreaker_operator import logs
+from circuitbreaker_operator.cache import Cache, Change
+from circuitbreaker_operator.clock import Clock
+from circuitbreaker_operator.cluster import Cluster, load_configuration
+from circuitbreaker_operator.edge import Edge
+from circuitbreaker_operator.errors import (
+    ClusterRefusedError,
+    ClusterUnavailableError,
+    SettingsError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from circuitbreaker_operator.health import report
+from circuitbreaker_operator.metrics import Book, BreakerCollector, Metrics
+from circuitbreaker_operator.reconcile import Reconciler
+from circuitbreaker_operator.reflector import Reflector
+from circuitbreaker_operator.refresh import Refresh
+from circuitbreaker_operator.resource import Resource
+from circuitbreaker_operator.settings import Settings
+from circuitbreaker_operator.status import UNAVAILABLE_AFTER_SECONDS
+from circuitbreaker_operator.store import Store
+from circuitbreaker_operator.subscription import Subscription
+from circuitbreaker_operator.sweep import Sweep
+from circuitbreaker_operator.web import Web
+from circuitbreaker_operator.workqueue import WorkQueue
+
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS: Final = 5.0
+_OUTAGE_LOOK_SECONDS: Final = 5.0
+_SWITCH_SECONDS: Final = 0.001
+_STUCK_SECONDS: Final = 60.0  # a loop that did not come round for this long does not come round any more
+
+
+class Operator:
+    """One operator. `run` serves until cancelled; `http_port` is there once `serving` is set."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.book = Book()
+        self.cache = Cache()
+        self.serving = asyncio.Event()
+        self._began = self._turned = time.monotonic()
+        self._edge: Edge | None = None
+        self._sweep: Sweep | None = None
+        self._cluster: Cluster | None = None
+        self._store: Store | None = None
+        self._subscription: Subscription | None = None
+        if settings.metrics_per_breaker:
+            self.metrics.registry.register(BreakerCollector(self.book))
+        self.metrics.resources.set_function(lambda: len(self.cache))
+        self._web = Web(
+            self.metrics.registry,
+            checks=self.checks,
+            health=self.health,
+            alive=lambda: self._silence() < _STUCK_SECONDS,
+        )
+
+    @property
+    def http_port(self) -> int:
+        return self._web.port
+
+    @property
+    def ready(self) -> bool:
+        return all(self.checks().values())
+
+    def checks(self) -> dict[str, bool]:
+        """What readiness asks: the store, the resource kind, and one whole comparison of both."""
+        return {
+            "redis": self._store is not None and self._store.up.is_set(),
+            "crd": self._edge is not None and self._edge.crd_seen,
+            "synced": self._sweep is not None and self._sweep.done_once,
+        }
+
+    def health(self) -> dict[str, Any]:
+        store, cluster = self._store, self._cluster
+        components = {
+            "redis": _component(store is not None and store.up.is_set(), store.latency_seconds if store else None),
+            "kubernetes": _component(
+                cluster is not None and cluster.answers, cluster.latency_seconds if cluster else None
+            ),
+            "watch": _component(self._edge is not None and self._edge.watching),
+            "subscription": _component(self._subscription is not None and self._subscription.alive),
+        }
+        return report(self.book, components=components, uptime_seconds=time.monotonic() - self._began)
+
+    async def run(self) -> None:
+        """Serves until cancelled. Raises SettingsError, or the error of the part that crashed."""
+        # Kopf's thread may hold the interpreter for a whole interval while a deadline passes in ours.
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
+        settings = self.settings
+        cluster = self._cluster = Cluster(await load_configuration())
+        store = self._store = Store(settings, self.metrics)
+        try:
+            await self._web.start(settings.http_host, settings.http_port)
+            self.serving.set()
+            owner = settings.owner or await _owner(cluster)
+            logger.info(
+                "starting",
+                extra={
+                    "owner": owner,
+                    "redis": settings.redis_address,
+                    "api": cluster.address,
+                    "prefix": settings.key_prefix,
+                    "namespaces": ",".join(settings.namespaces) or "all",
+                },
+            )
+            await self._run_parts(owner, cluster, store)
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._web.close()
+                    await cluster.close()
+                    await store.close()
+
+    async def _run_parts(self, owner: str, cluster: Cluster, store: Store) -> None:
+        settings, metrics, cache = self.settings, self.metrics, self.cache
+        reflector = Reflector(
+            settings, owner=owner, cache=cache, store=store, cluster=cluster, book=self.book, metrics=metrics
+        )
+        reconciler = Reconciler(settings, owner=owner, cache=cache, store=store, mirror=reflector, metrics=metrics)
+        queue = WorkQueue(reconciler, metrics=metrics.queue("reconcile"), gate=store.up)
+        clock = Clock(store, settings.keys, metrics, ticked=reflector.ticked, lost=queue.add)
+        reflector.clock, reflector.reconcile, reflector.refusals = clock, queue.add, reconciler.refusals
+
+        def deliver(kind: str | None, resource: Resource) -> None:
+            if kind == "DELETED":
+                if cache.bury(resource.key, resource.uid):
+                    queue.add(resource.key)
+                return
+            match cache.put(resource, listed=kind is None):
+                case Change.ASKED:
+                    queue.add(resource.key)
+                case Change.STATUS:
+                    reflector.changed(resource.key)  # somebody else wrote it: put it right
+                case Change.NOTHING:
+                    pass
+
+        def begun() -> None:
+            sweep.allowed.set()
+            sweep.ask()
+
+        edge = self._edge = Edge(settings, cluster, metrics, deliver=deliver, begun=begun)
+        sweep = self._sweep = Sweep(
+            settings,
+            owner=owner,
+            cache=cache,
+            store=store,
+            cluster=cluster,
+            metrics=metrics,
+            reconcile=queue.add,
+            behind=edge.suspect,
+        )
+        subscription = self._subscription = Subscription(settings, store, metrics, heard=reflector.heard, gap=sweep.ask)
+        store.returned.append(sweep.ask)
+        refresh = Refresh(cache, store, clock, interval_ms=settings.status_refresh_ms)
+        async with asyncio.TaskGroup() as group:
+            for part in (store, queue, clock, reflector, refresh, subscription, sweep, edge):
+                group.create_task(part.run(), name=type(part).__name__)
+            group.create_task(self._turn(), name="turn")
+            group.create_task(_watch_outage(store, reflector), name="outage")
+
+    async def _turn(self) -> None:
+        """Shows that the loop comes round."""
+        while True:
+            self._turned = time.monotonic()
+            await asyncio.sleep(1.0)
+
+    def _silence(self) -> float:
+        return time.monotonic() - self._turned if self._edge is not None else 0.0
+
+
+@asynccontextmanager
+async def running_operator(settings: Settings) -> AsyncIterator[Operator]:
+    """An operator in this event loop, for tests and the demo. It is `serving` inside, not necessarily ready."""
+    operator = Operator(settings)
+    task = asyncio.create_task(operator.run(), name="operator")
+    serving = asyncio.create_task(operator.serving.wait())
+    try:
+        await asyncio.wait({task, serving}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+        yield operator
+    finally:
+        serving.cancel()
+        await stop(task)
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    """Cancels an operator's task and waits for its end; raises what it crashed with."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def _owner(cluster: Cluster) -> str:
+    """The uid of the namespace kube-system, which is as good as a name for the cluster; waits for the API server."""
+    outage = logs.Outage(
+        logger, f"API server at {cluster.address}", remedy="waiting for it, to learn whose breakers these are"
+    )
+    pause = 0.25
+    while True:
+        try:
+            uid = await cluster.namespace_uid("kube-system")
+        except ClusterUnavailableError as error:
+            logger.debug("waiting for the owner: %s", error)  # said by cluster.py
+        except ClusterRefusedError as error:
+            if error.status == 403:
+                text = "CB_OWNER: set it, or let the operator get the namespace kube-system, whose uid is the default"
+                raise SettingsError(f"{text} ({error})") from error
+            outage.failed(error)
+        else:
+            outage.recovered()
+            return uid
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.6, 3.0)
+
+
+async def _watch_outage(store: Store, reflector: Reflector) -> None:
+    """After a minute without Redis, shows it on the breakers that wait for it. Asks an idle Redis now and then."""
+    while True:
+        await asyncio.sleep(_OUTAGE_LOOK_SECONDS)
+        if not store.up.is_set():
+            if store.outage_seconds >= UNAVAILABLE_AFTER_SECONDS:
+                await reflector.show_outage()
+            continue
+        with suppress(StoreUnavailableError, StoreRefusedError):
+            await store.ping()  # an idle operator would not notice that Redis went away
+
+
+def _component(up: bool, latency_seconds: float | None = None) -> dict[str, Any]:
+    component: dict[str, Any] = {"status": "up" if up else "down"}
+    if latency_seconds is not None:
+        component["latency_ms"] = round(latency_seconds * 1000, 3)
+    return component

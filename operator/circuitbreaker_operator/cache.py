@@ -1,0 +1,78 @@
+"""The resources as last seen, by key. Written from the watch, from the sweep and from the answers to our own writes.
+
+Those three overtake each other. So a newer version never gives way to an older one, except in a listing of the watch,
+which is where versions start over after a restore of etcd. A uid that was deleted never comes back.
+"""
+
+from collections.abc import Iterator
+from enum import Enum, auto
+
+from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_operator.resource import Resource, version_number
+
+_BURIED = 20_000  # uids remembered; a straggler arrives within seconds
+
+
+class Change(Enum):
+    """What putting a resource into the cache changed."""
+
+    NOTHING = auto()
+    STATUS = auto()  # only what the operator itself writes, or metadata that is of no interest
+    ASKED = auto()  # new, or a person edited it
+
+
+class Cache:
+    """Resources by key."""
+
+    def __init__(self) -> None:
+        self._resources: dict[BreakerKey, Resource] = {}
+        self._buried: dict[str, None] = {}
+        self._gone: dict[BreakerKey, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._resources)
+
+    def __iter__(self) -> Iterator[Resource]:
+        return iter(list(self._resources.values()))
+
+    def get(self, key: BreakerKey) -> Resource | None:
+        return self._resources.get(key)
+
+    def put(self, resource: Resource, *, listed: bool = False) -> Change:
+        """Keeps the resource unless it is older than what is there, or buried."""
+        known = self._resources.get(resource.key)
+        if resource.uid in self._buried:
+            return Change.NOTHING
+        if known is not None:
+            older = version_number(resource.resource_version) < version_number(known.resource_version)
+            if resource == known or (older and not (listed and resource.uid == known.uid)):
+                return Change.NOTHING
+        self._resources[resource.key] = resource
+        self._gone.pop(resource.key, None)
+        if known is not None and resource.asks_the_same_as(known):
+            return Change.STATUS
+        return Change.ASKED
+
+    def bury(self, key: BreakerKey, uid: str) -> bool:
+        """Forgets a deleted resource; False when the key already belongs to another one."""
+        self._buried[uid] = None
+        if len(self._buried) > _BURIED:
+            del self._buried[next(iter(self._buried))]
+        known = self._resources.get(key)
+        if known is not None and known.uid != uid:
+            return False
+        self._resources.pop(key, None)
+        self._gone[key] = uid
+        return True
+
+    def is_buried(self, uid: str) -> bool:
+        return uid in self._buried
+
+    def gone(self, key: BreakerKey) -> str | None:
+        """The uid of a deleted resource whose breaker has still to be removed."""
+        return self._gone.get(key)
+
+    def removed(self, key: BreakerKey, uid: str) -> None:
+        """The breaker of a deleted resource has been removed."""
+        if self._gone.get(key) == uid:
+            del self._gone[key]

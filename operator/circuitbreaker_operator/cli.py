@@ -1,0 +1,162 @@
+"""The command `circuitbreaker-operator`. Exit codes: 0 fine, 1 failure, 2 settings that cannot be."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, Final
+
+from circuitbreaker_contract import library
+from circuitbreaker_contract.errors import CircuitBreakerError
+from circuitbreaker_operator import logs, purge
+from circuitbreaker_operator.app import STOP_SECONDS, Operator
+from circuitbreaker_operator.errors import SettingsError
+from circuitbreaker_operator.settings import Settings, table, unknown_variables
+
+logger = logging.getLogger(__name__)
+
+FINE: Final = 0
+FAILURE: Final = 1
+BAD_SETTINGS: Final = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point of the console script; ends the process."""
+    given = _parser().parse_args(arguments)
+    if given.command == "version":
+        _say(version("circuitbreakers"))
+        sys.exit(FINE)
+    try:
+        settings = Settings.load()
+        logs.set_up(settings.log_format, settings.log_level)
+        for sentence in unknown_variables():
+            logger.warning("%s", sentence)
+        code = asyncio.run(_serve(settings)) if given.command == "run" else asyncio.run(_purge(settings, given))
+    except SettingsError as error:
+        sys.stderr.write(f"circuitbreaker-operator cannot start:\n{textwrap.indent(str(error), '  ')}\n")
+        code = BAD_SETTINGS
+    except CircuitBreakerError as error:
+        sys.stderr.write(f"circuitbreaker-operator: {error}\n")
+        code = FAILURE
+    except KeyboardInterrupt:
+        code = FAILURE
+    # Threads of libraries that hang must not keep a process that has said goodbye.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def settings_help(width: int = 100) -> str:
+    """Every setting with its default and what it means."""
+    lines = ["settings, from the environment (durations like 500ms, 30s or 1m30s; a bare number is seconds):"]
+    for name, default, text in table():
+        lines.append(f"  {name}" + (f"  (default {default})" if default else ""))
+        lines += textwrap.wrap(text, width, initial_indent="      ", subsequent_indent="      ")
+    lines.append("The API server is that of the pod's service account, or of KUBECONFIG.")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="circuitbreaker-operator",
+        description="Keeps circuit breakers in Redis as the CircuitBreaker resources of a cluster say.",
+        epilog=settings_help(),
+        formatter_class=shape,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="run | purge | version")
+    commands.add_parser("run", help="serve until stopped", epilog=settings_help(), formatter_class=shape)
+    purging = commands.add_parser(
+        "purge",
+        help="remove this installation's breakers from Redis",
+        description="Removes the breakers of this owner and their fields in the shared hash of states; nobody else's.",
+        epilog=settings_help(),
+        formatter_class=shape,
+    )
+    purging.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
+    purging.add_argument("--yes", action="store_true", help="do not ask")
+    commands.add_parser("version", help="print the version")
+    return parser
+
+
+async def _serve(settings: Settings) -> int:
+    loop = asyncio.get_running_loop()
+    operator = Operator(settings)
+    task = asyncio.create_task(operator.run(), name="operator")
+    asked: asyncio.Future[signal.Signals] = loop.create_future()
+    either: set[asyncio.Future[Any]] = {task, asked}
+
+    def stop(number: signal.Signals) -> None:
+        if asked.done():
+            logger.warning("stopping at once", extra={"signal": number.name})
+            os._exit(FAILURE)
+        asked.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    extra = {"version": version("circuitbreakers"), "library": library.VERSION, "digest": library.digest()}
+    logger.info("circuitbreaker-operator", extra=extra)
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if not asked.done():
+        return _crashed(task)
+    logger.info("stopping", extra={"signal": asked.result().name})
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=STOP_SECONDS - 0.5)
+    if not done:
+        logger.error("could not stop in time, leaving anyway", extra={"seconds": STOP_SECONDS - 0.5})
+        os._exit(FAILURE)
+    if not task.cancelled() and task.exception() is not None:
+        return _crashed(task)
+    logger.info("stopped")
+    return FINE
+
+
+def _crashed(task: asyncio.Task[None]) -> int:
+    """Says why the operator ended by itself; raises SettingsError when that was it."""
+    error = task.exception()
+    first: BaseException | None = error
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if isinstance(first, SettingsError):
+        raise first
+    trace = None if isinstance(first, CircuitBreakerError) else error
+    logger.critical("the operator cannot go on: %s", first, exc_info=trace)
+    return FAILURE
+
+
+async def _purge(settings: Settings, given: argparse.Namespace) -> int:
+    owner = await purge.owner_of(settings)
+    store, task = await purge.open_store(settings)
+    try:
+        found = await purge.find(store, settings, owner)
+        where = f"in Redis at {settings.redis_address} under {settings.key_prefix}"
+        _say(f"{len(found.mine)} breakers of owner {owner} {where}; {found.others} of others stay")
+        for key in found.unreadable:
+            _say(f"  {settings.keys.breaker(key)} cannot be read and stays")
+        if given.dry_run:
+            for key, _ in found.mine:
+                _say(f"  would remove {key}")
+            return FINE
+        if found.mine and not given.yes and not _agreed():
+            return FAILURE
+        _say(f"removed {await purge.remove(store, settings, owner, found)} breakers")
+        return FINE
+    finally:
+        task.cancel()
+        await store.close()
+
+
+def _agreed() -> bool:
+    if not sys.stdin.isatty():
+        sys.stderr.write("nothing removed: nobody is there to ask; repeat with --yes\n")
+        return False
+    return input("remove them? [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

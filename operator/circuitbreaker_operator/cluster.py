@@ -1,0 +1,198 @@
+"""Everything said to the API server but the watch: lists for the sweep, reads, statuses, Events, our owner's uid.
+
+Requests are few and small, so they go through the low level of kubernetes.aio: it brings credentials, TLS and token
+refresh, and lets us choose what a list answers with (metadata alone is enough for a sweep).
+"""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import ApiException
+
+from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailableError, SettingsError
+from circuitbreaker_operator.logs import Outage
+from circuitbreaker_operator.resource import API_VERSION, GROUP, PLURAL, VERSION, Resource
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT: Final = 16
+_CHUNK: Final = 500
+_TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_BUSY = frozenset({429, 500, 502, 503, 504})
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A resource as a sweep sees it."""
+
+    key: BreakerKey
+    uid: str
+    resource_version: str
+
+
+async def load_configuration() -> Configuration:
+    """Credentials of the pod we run in, else of KUBECONFIG or ~/.kube/config. Raises SettingsError when neither is."""
+    configuration = Configuration()
+    try:
+        if os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG"):
+            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        else:
+            files = os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
+            await config.load_kube_config(config_file=files, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError, ValueError) as error:
+        text = f"no way to the API server: {error}; run in a pod with a service account, or set KUBECONFIG"
+        raise SettingsError(text) from error
+    configuration.connection_pool_maxsize = IN_FLIGHT
+    configuration.retries = None
+    return configuration
+
+
+class Cluster:
+    """The API server. Raises ClusterUnavailableError (come back later) or ClusterRefusedError (status, reason)."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._client = ApiClient(configuration)
+        self._client.user_agent = "circuitbreaker-operator"
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self.address = str(configuration.host)
+        self._outage = Outage(
+            logger, f"API server at {self.address}", remedy="check that it runs and can be reached; waiting for it"
+        )
+        self.latency_seconds: float | None = None
+        self.answers = False  # what the last request came to
+
+    async def close(self) -> None:
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def namespace_uid(self, name: str) -> str:
+        body = await self._request("GET", f"/api/v1/namespaces/{name}")
+        return str(body["metadata"]["uid"])
+
+    async def serves_circuitbreakers(self) -> bool:
+        """Whether the CustomResourceDefinition is there and its version is served."""
+        try:
+            body = await self._request("GET", f"/apis/{API_VERSION}")
+        except ClusterRefusedError as error:
+            if error.status == 404:
+                return False
+            raise
+        return any(each.get("name") == PLURAL for each in body.get("resources", []))
+
+    async def list_all(self, namespaces: tuple[str, ...]) -> AsyncIterator[Listed]:
+        """Every resource, as of one moment in each namespace (or in all, when none is given)."""
+        for namespace in namespaces or ("",):
+            async for item in self._list(_path(namespace)):
+                metadata = item["metadata"]
+                try:
+                    key = BreakerKey(metadata["namespace"], metadata["name"])
+                except ValueError:
+                    continue
+                yield Listed(key, metadata["uid"], metadata["resourceVersion"])
+
+    async def get(self, key: BreakerKey) -> Resource | None:
+        """The resource as it is now; None when there is none."""
+        try:
+            return Resource.of(await self._request("GET", f"{_path(key.namespace)}/{key.name}"))
+        except ClusterRefusedError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def patch_status(self, resource: Resource, patch: Mapping[str, Any]) -> Resource:
+        """Writes what changes in the status of exactly this version; refused with 409 when there is a newer one."""
+        body = {"metadata": {"resourceVersion": resource.resource_version, "uid": resource.uid}, "status": patch}
+        path = f"{_path(resource.key.namespace)}/{resource.key.name}/status"
+        return Resource.of(await self._request("PATCH", path, body, content_type="application/merge-patch+json"))
+
+    async def create_event(self, body: Mapping[str, Any]) -> None:
+        namespace = body["metadata"]["namespace"]
+        await self._request("POST", f"/api/v1/namespaces/{namespace}/events", body)
+
+    async def _list(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        token = ""
+        while True:
+            query = [("limit", str(_CHUNK)), *([("continue", token)] if token else [])]
+            page = await self._request("GET", path, query=query, accept=_METADATA_ONLY)
+            for item in page.get("items") or []:
+                yield item
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                return
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: list[tuple[str, str]] | None = None,
+        accept: str = "application/json",
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        headers = {"Accept": accept, "Content-Type": content_type}
+        loop = asyncio.get_running_loop()
+        async with self._slots:
+            began = loop.time()
+            try:
+                method, url, headers, payload, _ = await self._client.param_serialize(
+                    method,
+                    path,
+                    query_params=query or [],
+                    header_params=headers,
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                response = await self._client.call_api(method, url, headers, payload, _request_timeout=_TIMEOUT)
+                data = await response.read()  # type: ignore[no-untyped-call]
+            except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
+                self.answers = False
+                self._outage.failed(str(error) or type(error).__name__)
+                raise ClusterUnavailableError(str(error) or type(error).__name__) from error
+        self.answers = True
+        self.latency_seconds = loop.time() - began
+        if 200 <= response.status < 300:
+            self._outage.recovered()
+            return dict(json.loads(data))
+        refusal = _refusal(response.status, response.headers, data)
+        if isinstance(refusal, ClusterUnavailableError):
+            self._outage.failed(refusal)
+        raise refusal
+
+
+def is_terminating(error: ClusterRefusedError) -> bool:
+    """Whether an Event was refused because its namespace goes away, or has gone."""
+    return error.status == 404 or (error.status == 403 and "being terminated" in error.message)
+
+
+def _path(namespace: str) -> str:
+    root = f"/apis/{GROUP}/{VERSION}"
+    return f"{root}/namespaces/{namespace}/{PLURAL}" if namespace else f"{root}/{PLURAL}"
+
+
+def _refusal(status: int, headers: Mapping[str, str], data: bytes) -> ClusterRefusedError | ClusterUnavailableError:
+    try:
+        said = json.loads(data)
+        reason, message = str(said.get("reason") or ""), str(said.get("message") or "")
+    except (ValueError, AttributeError):
+        reason, message = "", data[:200].decode(errors="replace")
+    if status in _BUSY:
+        try:
+            pause = float(headers.get("Retry-After") or 0.0)
+        except ValueError:
+            pause = 0.0
+        return ClusterUnavailableError(
+            f"{status} {reason}: {message}", retry_after_seconds=min(max(0.0, pause), _LONGEST_PAUSE_SECONDS)
+        )
+    return ClusterRefusedError(status, reason, message)

@@ -1,0 +1,194 @@
+"""Runs Kopf, which watches our resource, in a thread and an event loop of its own, and starts it again when it ends.
+
+Kopf ends for good after most errors of a watch, after a long outage of the API server, and when a resource kind
+disappears; at its end it cancels every task of its loop. None of that may take the clock, the metrics or the statuses
+with it. A watch that is silent, or that does not bring what a list shows, is taken for dead and replaced.
+"""
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+import kopf
+
+from circuitbreaker_operator.cluster import Cluster, load_configuration
+from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailableError, GaveUpError
+from circuitbreaker_operator.handlers import SILENT_AFTER_SECONDS, Life, kopf_settings, registry
+from circuitbreaker_operator.logs import Outage
+from circuitbreaker_operator.metrics import Metrics
+from circuitbreaker_operator.resource import Resource
+from circuitbreaker_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_HEALTHY_SECONDS: Final = 60.0  # a run of this length was no failure
+_GIVE_UP_SECONDS: Final = 600.0
+_STOP_SECONDS: Final = 4.0
+_LOOK_SECONDS: Final = 1.0
+_SUSPECT_AFTER_SECONDS: Final = 30.0
+_SUSPECTED_SWEEPS: Final = 2
+
+
+@dataclass
+class _Run:
+    """One life of Kopf. `loop` and `stop` are Kopf's; `ended` is ours."""
+
+    ended: asyncio.Event
+    error: BaseException | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    stop: asyncio.Event | None = None
+    thread: threading.Thread | None = field(default=None, repr=False)
+
+    def ask_to_stop(self) -> None:
+        if self.loop is not None and self.stop is not None and not self.ended.is_set():
+            try:
+                self.loop.call_soon_threadsafe(self.stop.set)
+            except RuntimeError:
+                return  # its loop is closed already
+
+
+class Edge:
+    """`deliver` gets (event type, resource) in our loop; `begun` is called with each start of Kopf."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        cluster: Cluster,
+        metrics: Metrics,
+        *,
+        deliver: Callable[[str | None, Resource], None],
+        begun: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._cluster = cluster
+        self._metrics = metrics
+        self._deliver = deliver
+        self._begun = begun
+        self._life = Life(settings.namespaces)
+        self._suspected = 0
+        self._outage = Outage(logger, "watch")
+        self._watch_outage = Outage(logger, "watch of the API server", remedy="it is started again")
+        self.crd_seen = False
+        self.watching = False
+
+    def suspect(self, missed: int) -> None:
+        """A sweep found so many resources that the watch did not bring. Once may be an outage just over."""
+        self._suspected = self._suspected + 1 if missed else 0
+
+    async def run(self) -> None:
+        """Watches until cancelled. Raises GaveUpError when Kopf fails for long while the API server answers."""
+        loop = asyncio.get_running_loop()
+        failing_since: float | None = None
+        pause = 0.5
+        while True:
+            await self._wait_for_resource()
+            began = loop.time()
+            cause = await self._one_life()
+            self._metrics.watch_restarts.labels(cause).inc()
+            if loop.time() - began >= _HEALTHY_SECONDS:
+                failing_since, pause = None, 0.5
+            elif failing_since is None:
+                failing_since = began
+            elif loop.time() - failing_since > _GIVE_UP_SECONDS and self._cluster.answers:
+                raise GaveUpError(f"the watch ended again and again for {_GIVE_UP_SECONDS:.0f} s, last: {cause}")
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 # jitter, no secret
+            pause = min(pause * 2, 15.0)
+
+    async def _wait_for_resource(self) -> None:
+        pause = 0.25
+        while True:
+            try:
+                if await self._cluster.serves_circuitbreakers():
+                    self._outage.recovered()
+                    self.crd_seen = True
+                    return
+                self.crd_seen = False
+                self._outage.failed(
+                    "the CustomResourceDefinition circuitbreakers.circuitbreaker.dev is missing",
+                    remedy="kubectl apply -f crds/circuitbreakers.yaml; waiting for it",
+                )
+            except ClusterUnavailableError as error:
+                logger.debug("waiting for the API server: %s", error)
+            except ClusterRefusedError as error:
+                self._outage.failed(error, remedy="check the credentials; waiting until that is put right")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.6, 3.0)
+
+    async def _one_life(self) -> str:
+        """Starts Kopf and waits for its end; the cause in one word."""
+        loop = asyncio.get_running_loop()
+        run = _Run(asyncio.Event())
+        self._suspected = 0
+        self._life.begin()
+        run.thread = threading.Thread(target=self._in_thread, args=(run, loop), name="kopf", daemon=True)
+        run.thread.start()
+        self.watching = True
+        self._begun()
+        began = loop.time()
+        cause = "ended"
+        try:
+            while not run.ended.is_set():
+                try:
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await run.ended.wait()
+                except TimeoutError:
+                    if self._life.silent_seconds() > SILENT_AFTER_SECONDS:
+                        cause = "silent"
+                        break
+                    if self._suspected >= _SUSPECTED_SWEEPS and loop.time() - began > _SUSPECT_AFTER_SECONDS:
+                        cause = "behind"
+                        break
+                    if loop.time() - began > _HEALTHY_SECONDS:
+                        self._watch_outage.recovered()
+        finally:
+            self.watching = False
+            stopped = await self._stop(run)
+        if not stopped:
+            raise GaveUpError("Kopf does not stop; a new process is needed")
+        self._watch_outage.failed(run.error if run.error is not None else cause)
+        return cause if run.error is None else type(run.error).__name__
+
+    async def _stop(self, run: _Run) -> bool:
+        run.ask_to_stop()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await run.ended.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _in_thread(self, run: _Run, ours: asyncio.AbstractEventLoop) -> None:
+        try:
+            asyncio.run(self._kopf(run, ours))
+        except BaseException as error:  # noqa: BLE001 # whatever it is, the supervisor decides
+            run.error = error
+        finally:
+            _tell(ours, run.ended.set)
+
+    async def _kopf(self, run: _Run, ours: asyncio.AbstractEventLoop) -> None:
+        run.loop, run.stop = asyncio.get_running_loop(), asyncio.Event()
+
+        def deliver(kind: str | None, resource: Resource) -> None:
+            _tell(ours, lambda: self._deliver(kind, resource))
+
+        async with AsyncExitStack() as sessions:  # Kopf leaves its session open when it ends with an error
+            await kopf.operator(
+                registry=registry(deliver, load_configuration, self._life, sessions),
+                settings=kopf_settings(self._settings),
+                clusterwide=not self._settings.namespaces,
+                namespaces=self._settings.namespaces,
+                stop_flag=run.stop,
+            )
+
+
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+    """Calls it in the loop; when the loop is closed, nobody wants to know any more."""
+    try:
+        loop.call_soon_threadsafe(what)
+    except RuntimeError:
+        return

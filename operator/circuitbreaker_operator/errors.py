@@ -1,0 +1,37 @@
+"""Errors of the operator, by who can do something about them; those of the contract are in circuitbreaker_contract."""
+
+from circuitbreaker_contract.errors import CircuitBreakerError
+
+
+class SettingsError(CircuitBreakerError):
+    """The environment asks for something that cannot be; one line for each variable, with what to do about it."""
+
+
+class StoreUnavailableError(CircuitBreakerError):
+    """Redis gave no answer in time, or cannot serve now. The same call is repeated later; every call can be."""
+
+
+class StoreRefusedError(CircuitBreakerError):
+    """Redis answered with an error that repeating does not cure: no permission, a key of another type, no memory."""
+
+
+class ClusterUnavailableError(CircuitBreakerError):
+    """The API server gave no answer in time, or asked to come back. `retry_after_seconds` is 0 unless it said when."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ClusterRefusedError(CircuitBreakerError):
+    """The API server refused a request; `status` is the HTTP status, `reason` Kubernetes' word for it."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}" if message else f"{status} {reason}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class GaveUpError(CircuitBreakerError):
+    """A part failed again and again and a new process may do better; the text says which and why."""

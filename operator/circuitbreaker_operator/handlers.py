@@ -1,0 +1,141 @@
+"""What Kopf is told: one handler for events, one for credentials, and its settings. Nothing here ever patches.
+
+Kopf reports no sign of life of a watch: bookmarks end inside it. So its requests go through a session of ours (a public
+part of its API), whose responses notice when anything arrives on a watch of our resource, bookmarks too.
+"""
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import aiohttp
+import kopf
+from kubernetes.aio.client import ApiClient, Configuration
+
+from circuitbreaker_operator.resource import GROUP, PLURAL, VERSION, Resource
+from circuitbreaker_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+SILENT_AFTER_SECONDS: Final = 150.0  # bookmarks come every 60 s, and Kopf connects anew after 70 s without one
+
+Deliver = Callable[[str | None, Resource], None]
+
+
+def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
+    """Every setting of Kopf that differs from its default, and why."""
+    chosen = kopf.OperatorSettings()
+    chosen.watching.server_timeout = 300  # reconnects are spread and ordinary, so they work when they have to
+    chosen.watching.client_timeout = 310
+    chosen.watching.connect_timeout = 5
+    chosen.watching.chunk_size = 500  # the first list of a large cluster must not double our memory
+    chosen.networking.request_timeout = 15
+    chosen.networking.connect_timeout = 5
+    chosen.networking.error_backoffs = (0.5, 1, 2, 3, 3, 3)  # then a watch lists again, and all else ends Kopf
+    chosen.networking.enforce_retry_after = True
+    chosen.queueing.worker_limit = None  # a limit throttles to limit/5 objects a second
+    chosen.queueing.exit_timeout = 1
+    chosen.posting.enabled = False  # Events are ours: named by what they tell, so that none comes twice
+    chosen.peering.standalone = True  # a stray peering object must not pause us
+    chosen.process.ultimate_exiting_timeout = None  # it would kill the whole process; the supervisor watches instead
+    # Namespaced installations may not list CustomResourceDefinitions; they wait for ours before Kopf is started.
+    chosen.scanning.disabled = bool(settings.namespaces)
+    # Nothing is ever stored with an object; if a future handler did, it must not collide with another operator's.
+    chosen.persistence.finalizer = f"{GROUP}/operator"
+    chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+    chosen.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    return chosen
+
+
+def registry(
+    deliver: Deliver, credentials: Callable[[], Awaitable[Configuration]], life: "Life", sessions: AsyncExitStack
+) -> Any:
+    """Kopf's registry with our handlers. All of it runs in Kopf's thread; `sessions` closes what it opens."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=handlers)  # type: ignore[untyped-decorator, unused-ignore]
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        found = await _session(await credentials(), life)
+        sessions.push_async_callback(found.aiohttp_session.close)
+        return found
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)  # type: ignore[untyped-decorator, unused-ignore]
+    async def seen(event: kopf.RawEvent, **_: Any) -> None:
+        try:
+            resource = Resource.of(event["object"])
+        except (KeyError, ValueError) as error:
+            logger.warning("a resource that cannot be served: %s", error)
+            return
+        deliver(event["type"], resource)
+
+    return handlers
+
+
+class Life:
+    """When the watch of each path last gave a sign of life. Written in Kopf's thread, read in ours."""
+
+    def __init__(self, namespaces: tuple[str, ...], clock: Callable[[], float] = time.monotonic) -> None:
+        root = f"/apis/{GROUP}/{VERSION}"
+        self._clock = clock
+        self._heard = {
+            f"{root}/namespaces/{each}/{PLURAL}" if each else f"{root}/{PLURAL}": clock()
+            for each in namespaces or ("",)
+        }
+
+    def begin(self) -> None:
+        """A new watch starts: it has the whole time to give its first sign."""
+        for path in self._heard:
+            self._heard[path] = self._clock()
+
+    def knows(self, path: str) -> bool:
+        return path in self._heard
+
+    def beat(self, path: str) -> None:
+        self._heard[path] = self._clock()
+
+    def silent_seconds(self) -> float:
+        """For how long the quietest watch has said nothing."""
+        return self._clock() - min(self._heard.values())
+
+
+class _Heard:
+    """The content of a response, telling `life` of each piece that comes."""
+
+    def __init__(self, content: aiohttp.StreamReader, path: str, life: Life) -> None:
+        self._content = content
+        self._path = path
+        self._life = life
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        async for chunk in self._content.iter_chunked(size):
+            self._life.beat(self._path)
+            yield chunk
+
+
+async def _session(configuration: Configuration, life: Life) -> kopf.AiohttpSession:
+    class Response(aiohttp.ClientResponse):
+        async def start(self, connection: Any) -> aiohttp.ClientResponse:
+            started = await super().start(connection)
+            if life.knows(self.url.path):
+                life.beat(self.url.path)
+                self.content = _Heard(self.content, self.url.path, life)  # type: ignore[assignment]
+            return started
+
+    client = ApiClient(configuration)
+    headers: dict[str, str] = {"User-Agent": "circuitbreaker-operator"}
+    await client.update_params_for_auth(headers, [], ["BearerToken"], "", "GET", None)
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=client.rest_client.ssl_context),
+        headers=headers,
+        proxy=configuration.proxy,
+        trust_env=True,
+        response_class=Response,
+        json_serialize=json.dumps,
+    )
+    return kopf.AiohttpSession(server=str(configuration.host), aiohttp_session=session)

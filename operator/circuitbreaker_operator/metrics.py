@@ -1,0 +1,192 @@
+"""Metrics: the operator's own instruments, and the series of the breakers from their last snapshots.
+
+What is counted of a breaker is counted in Redis, so a restart of the operator loses nothing: the collector only shows
+it. Snapshots are renewed with each transition and each refresh; between two, a scrape shows the older numbers.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, PlatformCollector
+from prometheus_client import ProcessCollector as Process
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from circuitbreaker_contract import library
+from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_contract.state import Snapshot, State
+
+_LABELS = ("namespace", "name")
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LAG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueMetrics:
+    """client-go's metrics of one work queue."""
+
+    depth: Gauge
+    adds: Counter
+    retries: Counter
+    queue_seconds: Histogram
+    work_seconds: Histogram
+
+    def depth_of(self, length: Callable[[], int]) -> None:
+        self.depth.set_function(length)
+
+
+class Metrics:
+    """Every instrument of one operator, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        Process(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        prefix = "circuitbreaker_operator_"
+
+        def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
+            return Counter(prefix + name, text, tuple(labels), registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], labels: Iterable[str] = ()) -> Histogram:
+            return Histogram(prefix + name, text, tuple(labels), buckets=buckets, registry=registry)
+
+        self._queue_depth = Gauge(f"{prefix}workqueue_depth", "Keys that wait.", ("queue",), registry=registry)
+        self._queue_adds = counter("workqueue_adds", "Keys added.", ("queue",))
+        self._queue_retries = counter("workqueue_retries", "Keys that failed and come back.", ("queue",))
+        self._queue_seconds = histogram("workqueue_queue_duration_seconds", "How long keys wait.", _LAG, ("queue",))
+        self._work_seconds = histogram("workqueue_work_duration_seconds", "How long keys take.", _FAST, ("queue",))
+
+        self.reconcile_seconds = histogram("reconcile_seconds", "How long a reconcile takes.", _FAST)
+        self.reconcile_errors = counter("reconcile_errors", "Reconciles that failed.")
+        self.status_patches = counter("status_patches", "Writes of status, by result.", ("result",))
+        self.events = counter("events", "Events posted, by reason and result.", ("reason", "result"))
+        self.reflect_lag = histogram(
+            "reflect_lag_seconds", "From a transition in Redis to its status in the API server.", _LAG
+        )
+        self.timer_lag = histogram("timer_lag_seconds", "How late the clock asks for what is due.", _FAST)
+        self.redis_seconds = histogram("redis_command_seconds", "Answers of Redis, by function.", _FAST, ("command",))
+        self.messages = counter("messages", "Messages on the shared channel, by what came of them.", ("result",))
+        self.sweeps = counter("sweeps", "Whole comparisons of Redis and the API server that were completed.")
+        self.swept = counter("swept", "What a sweep put right, by kind.", ("kind",))
+        self.watch_restarts = counter("watch_restarts", "Restarts of the watch, by cause.", ("cause",))
+        self.resources = Gauge(f"{prefix}resources", "Resources known.", registry=registry)
+        self.redis_up = Gauge(f"{prefix}redis_up", "1 while Redis answers.", registry=registry)
+        build = Gauge(
+            f"{prefix}build_info",
+            "Always 1; the labels say what runs.",
+            ("version", "library_version", "library_digest"),
+            registry=registry,
+        )
+        build.labels(version("circuitbreakers"), str(library.VERSION), library.digest()).set(1)
+
+    def queue(self, name: str) -> QueueMetrics:
+        return QueueMetrics(
+            self._queue_depth.labels(name),
+            self._queue_adds.labels(name),
+            self._queue_retries.labels(name),
+            self._queue_seconds.labels(name),
+            self._work_seconds.labels(name),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The last snapshot of a breaker, without history, and what moved since the one before."""
+
+    snapshot: Snapshot
+    successes: int = 0
+    failures: int = 0
+
+
+class Book:
+    """The last snapshot of each breaker that is ours. Read by scrapes in another thread, written in the loop."""
+
+    def __init__(self) -> None:
+        self._pages: dict[BreakerKey, Page] = {}
+
+    def put(self, key: BreakerKey, snapshot: Snapshot) -> None:
+        before = self._pages.get(key)
+        now = snapshot.totals
+        snapshot = replace(snapshot, history=())
+        if before is None or before.snapshot.order.incarnation != snapshot.order.incarnation:
+            self._pages[key] = Page(snapshot)
+            return
+        then = before.snapshot.totals
+        if now.activity == then.activity:
+            self._pages[key] = Page(snapshot)
+        else:
+            self._pages[key] = Page(snapshot, now.successes - then.successes, now.failures - then.failures)
+
+    def get(self, key: BreakerKey) -> Snapshot | None:
+        page = self._pages.get(key)
+        return page.snapshot if page is not None else None
+
+    def drop(self, key: BreakerKey) -> None:
+        self._pages.pop(key, None)
+
+    def pages(self) -> list[tuple[BreakerKey, Page]]:
+        return list(self._pages.items())  # one step of the interpreter: safe from another thread
+
+
+class BreakerCollector(Collector):
+    """The series of the breakers, out of the book."""
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # nothing is collected at registration
+
+    def collect(self) -> Iterator[Metric]:
+        pages = [((key.namespace, key.name), page.snapshot) for key, page in self._book.pages()]
+        state = GaugeMetricFamily("circuitbreaker_state", "1 for the state that it is in.", labels=(*_LABELS, "state"))
+        transitions = CounterMetricFamily(
+            "circuitbreaker_transitions", "Changes of state.", labels=(*_LABELS, "from_state", "to_state", "reason")
+        )
+        calls = CounterMetricFamily("circuitbreaker_calls", "Calls by outcome.", labels=(*_LABELS, "outcome"))
+        refused = CounterMetricFamily("circuitbreaker_not_permitted", "Calls that were refused.", labels=_LABELS)
+        late = CounterMetricFamily(
+            "circuitbreaker_late_results", "Outcomes of an earlier state, which changed nothing.", labels=_LABELS
+        )
+        streak = GaugeMetricFamily("circuitbreaker_consecutive_failures", "Failures in a row.", labels=_LABELS)
+        seconds = CounterMetricFamily(
+            "circuitbreaker_state_seconds", "Time spent in each state.", labels=(*_LABELS, "state")
+        )
+        until = GaugeMetricFamily(
+            "circuitbreaker_open_until_timestamp_seconds", "When Open ends; absent when it is not Open.", labels=_LABELS
+        )
+        probes = CounterMetricFamily("circuitbreaker_probes", "Probes by how they ended.", labels=(*_LABELS, "result"))
+        reporters = GaugeMetricFamily("circuitbreaker_reporters", "Client processes seen lately.", labels=_LABELS)
+        for labels, seen in pages:
+            for each in State:
+                state.add_metric((*labels, each.value), float(each is seen.state))
+                seconds.add_metric((*labels, each.value), seen.state_ms.get(each, 0) / 1000)
+            for (source, target, reason), number in seen.transition_totals.items():
+                transitions.add_metric((*labels, source.value, target.value, reason.value), number)
+            calls.add_metric((*labels, "success"), seen.totals.successes)
+            calls.add_metric((*labels, "failure"), seen.totals.failures)
+            calls.add_metric((*labels, "ignored"), seen.totals.ignored)
+            refused.add_metric(labels, seen.totals.not_permitted)
+            late.add_metric(labels, seen.totals.late)
+            streak.add_metric(labels, seen.consecutive_failures)
+            if seen.open_until_ms is not None:
+                until.add_metric(labels, seen.open_until_ms / 1000)
+            for result in ("succeeded", "failed", "ignored", "expired"):
+                probes.add_metric((*labels, result), getattr(seen.probes, result))
+            reporters.add_metric(labels, seen.reporters)
+        yield from (state, transitions, calls, refused, late, streak, seconds, until, probes, reporters)
+
+
+class Stopwatch:
+    """Measures from its making; `seconds` is what has passed since."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began

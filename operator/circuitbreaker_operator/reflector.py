@@ -1,0 +1,354 @@
+"""Shows in the API server what Redis says: dirty breakers -> snapshots in pipelines -> Events, then status.
+
+Coalesced per breaker, Open first, at most so many writes a second over all and 16 in flight. A status is computed from
+a snapshot just taken and written against the version it was computed from; whoever is overtaken looks again.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+from circuitbreaker_contract import protocol
+from circuitbreaker_contract.errors import CircuitBreakerError, UnknownBreakerError
+from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_contract.state import Snapshot, State, Tick
+from circuitbreaker_operator import events, status
+from circuitbreaker_operator.cache import Cache, Change
+from circuitbreaker_operator.cluster import IN_FLIGHT, Cluster, is_terminating
+from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailableError, StoreUnavailableError
+from circuitbreaker_operator.logs import Outage
+from circuitbreaker_operator.metrics import Book, Metrics
+from circuitbreaker_operator.plan import STORE_CONFLICT, Plan, Rejected, own, plan, reset_token
+from circuitbreaker_operator.resource import Resource
+from circuitbreaker_operator.settings import Settings
+from circuitbreaker_operator.store import Store
+from circuitbreaker_operator.subscription import Hint
+from circuitbreaker_operator.workqueue import Backoff, Pending, wait_until
+
+if TYPE_CHECKING:
+    from circuitbreaker_operator.clock import Clock
+
+logger = logging.getLogger(__name__)
+
+_HISTORY: Final = 8
+_EARLY_SECONDS: Final = 1.0  # the refresh comes round in steps of about a second
+_WHOLE_HISTORY: Final = protocol.MAX_HISTORY
+
+
+class Urgency(IntEnum):
+    """Why a breaker is looked at; lower goes first."""
+
+    OPEN = 0
+    TRANSITION = 1
+    COUNTERS = 2  # only this one may write what only counters changed
+
+
+class Bucket:
+    """So many tokens a second, and at most twice that at once. `taken` waits for one."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._burst = max(1.0, 2.0 * per_second)
+        self._tokens = self._burst
+        self._clock = clock
+        self._at = clock()
+
+    def wait_seconds(self) -> float:
+        """Takes a token, and says how long to wait before using it."""
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second) - 1.0
+        self._at = max(now, self._at)
+        return max(0.0, -self._tokens / self._per_second)
+
+    def pause(self, seconds: float) -> None:
+        """Nothing for that long: the API server asked for it."""
+        self._tokens = min(self._tokens, -seconds * self._per_second)
+
+
+class Reflector:
+    """Marks come from hints, ticks, the watch and the reconciler; `run` works them off."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        owner: str,
+        cache: Cache,
+        store: Store,
+        cluster: Cluster,
+        book: Book,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._owner = owner
+        self._cache = cache
+        self._store = store
+        self._cluster = cluster
+        self._book = book
+        self._metrics = metrics
+        self._pending: Pending[BreakerKey] = Pending(levels=len(Urgency))
+        self._backoff: Backoff[BreakerKey] = Backoff(first=0.25, longest=60.0)
+        self._bucket = Bucket(settings.status_qps)
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._wake = asyncio.Event()
+        self._unshown: set[BreakerKey] = set()  # only counters moved: for the next refresh
+        self._counters_from: dict[BreakerKey, float] = {}  # from when on counters alone are worth a write
+        self._events_outage = Outage(logger, "writing Events", remedy="grant create on events; statuses go on without")
+        self._instance = os.environ.get("HOSTNAME") or socket.gethostname()
+        self._queue = metrics.queue("status")
+        self._queue.depth_of(self._pending.__len__)
+        # Set by whoever wires the parts together, since these point back at us.
+        self.clock: Clock
+        self.reconcile: Callable[[BreakerKey], None]
+        self.refusals: dict[BreakerKey, str] = {}
+
+    # -- marks
+
+    def mark(self, key: BreakerKey, urgency: Urgency) -> None:
+        loop = asyncio.get_running_loop()
+        if self._pending.add(key, loop.time(), urgency):
+            self._queue.adds.inc()
+        self._wake.set()
+
+    def heard(self, hint: Hint) -> bool:
+        """False when it names no breaker of ours."""
+        if self._cache.get(hint.key) is None:
+            return False
+        if hint.due_seconds is not None:
+            # Statuses are written at a limited rate; the clock must not wait for that to learn of a deadline.
+            self.clock.expect(hint.key, hint.due_seconds)
+        self.mark(hint.key, Urgency.OPEN if hint.claimed is State.OPEN else Urgency.TRANSITION)
+        return True
+
+    def ticked(self, key: BreakerKey, tick: Tick) -> None:
+        """Looks at a breaker that is not as it was last seen."""
+        seen = self._book.get(key)
+        if self._cache.get(key) is None:
+            return
+        if seen is None or seen.order != tick.standing.order or seen.state != tick.standing.state:
+            self.mark(key, Urgency.OPEN if tick.standing.state is State.OPEN else Urgency.TRANSITION)
+        elif seen.totals.activity != tick.activity or seen.reporters or key in self._unshown:
+            # Reporters: those who were seen lately leave without a sound, so look until there are none.
+            self.mark(key, Urgency.COUNTERS)
+
+    def changed(self, key: BreakerKey) -> None:
+        self.mark(key, Urgency.TRANSITION)
+
+    def settled(self, resource: Resource, snapshot: Snapshot, decided: Plan) -> None:
+        """Redis is as it should be; the status may be as well, and then that is all (as after a restart)."""
+        if not self._note(resource, snapshot):
+            self.changed(resource.key)
+            return
+        shown = resource.status
+        new = status.build(resource, snapshot, decided, owner=self._owner, previous=shown)
+        match status.compare(shown, status.stamped(new, shown, snapshot.now_ms)):
+            case status.Change.SHOWN:
+                self.changed(resource.key)
+            case status.Change.COUNTERS:
+                self._counters_moved(resource.key)
+            case status.Change.NOTHING:
+                pass
+
+    def gone(self, key: BreakerKey) -> None:
+        self._pending.drop(key)
+        self._backoff.forget(key)
+        self._unshown.discard(key)
+        self._counters_from.pop(key, None)
+        self._book.drop(key)
+        self.clock.forget(key)
+
+    # -- work
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._store.up.wait()
+                await self._slots.acquire()
+                await self.clock.quiet.wait()
+                taken: list[tuple[BreakerKey, Urgency]] = []
+                while (next_one := self._pending.take(loop.time())) is not None:
+                    key, level, waited = next_one
+                    self._queue.queue_seconds.observe(waited)
+                    taken.append((key, Urgency(level)))
+                    if self._slots.locked():
+                        break
+                    await self._slots.acquire()
+                else:
+                    self._slots.release()
+                if taken:
+                    for (key, urgency), answer in zip(taken, await self._snapshots(taken), strict=True):
+                        group.create_task(self._reflect(key, urgency, answer))
+                else:
+                    await wait_until(self._wake, self._pending.next_at())
+
+    async def show_outage(self) -> None:
+        """While Redis is away for long: says so on each breaker that waits for it, and only there."""
+        for resource in self._cache:
+            if self._store.up.is_set():
+                return
+            shown = resource.status
+            token = reset_token(resource.reset)
+            if status.has_something_to_apply(resource, shown, last_reset=token):
+                new = status.stamped(status.unavailable(resource, shown), shown, int(time.time() * 1000))
+                if new != shown:
+                    try:
+                        await self._write(resource, shown, new, [])
+                    except (ClusterUnavailableError, ClusterRefusedError) as error:
+                        logger.debug("cannot show the outage: %s", error, extra={"breaker": resource.key})
+                        return
+
+    async def _snapshots(self, taken: list[tuple[BreakerKey, Urgency]]) -> list[Snapshot | CircuitBreakerError]:
+        calls = [protocol.observe(self._settings.keys.breaker(key), history=_HISTORY) for key, _ in taken]
+        try:
+            return await self._store.batch(calls)
+        except CircuitBreakerError as error:
+            return [error] * len(taken)
+
+    async def _reflect(self, key: BreakerKey, urgency: Urgency, answer: Snapshot | CircuitBreakerError) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            await self._show(key, urgency, answer, began)
+        except ClusterUnavailableError as error:
+            self._bucket.pause(error.retry_after_seconds)
+            self._retry(key, urgency, error.retry_after_seconds)
+        except StoreUnavailableError:
+            self._retry(key, urgency, 0.0)
+        except ClusterRefusedError as error:
+            logger.warning("cannot write status: %s", error, extra={"breaker": key})
+            self._retry(key, urgency, 0.0)
+        except Exception:
+            logger.exception("cannot show a breaker", extra={"breaker": key})
+            self._retry(key, urgency, 0.0)
+        else:
+            self._backoff.forget(key)
+        finally:
+            self._queue.work_seconds.observe(loop.time() - began)
+            self._pending.done(key, loop.time())
+            self._slots.release()
+            self._wake.set()
+
+    def _retry(self, key: BreakerKey, urgency: Urgency, at_least: float) -> None:
+        self._queue.retries.inc()
+        delay = max(self._backoff.next(key), at_least)
+        self._pending.add_at(key, asyncio.get_running_loop().time() + delay, urgency)
+
+    async def _show(
+        self, key: BreakerKey, urgency: Urgency, answer: Snapshot | CircuitBreakerError, taken_at: float
+    ) -> None:
+        resource = self._cache.get(key)
+        if resource is None:
+            return
+        if isinstance(answer, StoreUnavailableError):
+            raise answer
+        snapshot = answer if isinstance(answer, Snapshot) else None
+        refusal = self.refusals.get(key)
+        if isinstance(answer, CircuitBreakerError) and not isinstance(answer, UnknownBreakerError):
+            refusal = str(answer)
+        decided = plan(resource, snapshot, owner=self._owner, settings=self._settings)
+        if refusal is not None and not decided.in_force:
+            root = self._settings.keys.breaker(key)
+            text = f"Redis does not serve the breaker at {root}, look at its keys: {refusal}"[:1024]
+            decided = replace(decided, rejected=Rejected(STORE_CONFLICT, text))
+        elif decided.configure or decided.reset:
+            self.reconcile(key)  # it comes back here when Redis is as it should be
+            if decided.rejected is None:
+                return
+        shown = resource.status
+        if snapshot is not None:
+            self._note(resource, snapshot)
+            if own(resource, snapshot, owner=self._owner) and not events.reaches_back(snapshot, shown):
+                root = self._settings.keys.breaker(key)
+                snapshot = await self._store.call(protocol.observe(root, history=_WHOLE_HISTORY))
+        new = status.build(resource, snapshot, decided, owner=self._owner, previous=shown)
+        now_ms = snapshot.now_ms if snapshot is not None else int(time.time() * 1000)
+        new = status.stamped(new, shown, now_ms)
+        change = status.compare(shown, new)
+        now = asyncio.get_running_loop().time()
+        refresh_ms = self._settings.status_refresh_ms
+        refreshes = urgency is Urgency.COUNTERS and refresh_ms > 0 and now >= self._counters_from.get(key, 0.0)
+        if change is status.Change.COUNTERS and not refreshes:
+            self._counters_moved(key)
+            return
+        self._unshown.discard(key)
+        if change is status.Change.NOTHING:
+            return
+        self._counters_from[key] = now + refresh_ms / 1000 - _EARLY_SECONDS
+        news = events.due(resource, snapshot, decided, owner=self._owner, previous=shown, now_ms=now_ms)
+        if await self._write(resource, shown, new, news) and snapshot is not None:
+            told = events.unhandled(snapshot, shown)
+            if told:
+                late_ms = snapshot.now_ms - told[-1].at_ms
+                lag = late_ms / 1000 + asyncio.get_running_loop().time() - taken_at
+                self._metrics.reflect_lag.observe(max(0.0, lag))
+
+    def _counters_moved(self, key: BreakerKey) -> None:
+        if self._settings.status_refresh_ms > 0:
+            self._unshown.add(key)
+
+    def _note(self, resource: Resource, snapshot: Snapshot) -> bool:
+        """Keeps what metrics, clock and refresh need; False when the snapshot is not of this resource's breaker."""
+        mine = own(resource, snapshot, owner=self._owner)
+        if mine is None:
+            return False
+        self._book.put(resource.key, mine)
+        self.clock.follow(resource.key, mine)
+        return True
+
+    async def _write(
+        self, resource: Resource, shown: dict[str, object], new: dict[str, object], news: list[events.Event]
+    ) -> bool:
+        """Posts the Events, writes the status; False when somebody was faster: then the breaker is looked at again."""
+        for event in news:
+            await self._post(event)
+        patch = status.merge_patch(shown, new)
+        if patch is None:
+            return True
+        await asyncio.sleep(self._bucket.wait_seconds())
+        try:
+            written = await self._cluster.patch_status(resource, patch)
+        except ClusterRefusedError as error:
+            self._metrics.status_patches.labels("conflict" if error.status in {404, 409} else "refused").inc()
+            if error.status == 404:
+                return False  # the watch, or the sweep, says so in a moment
+            if error.status == 409:
+                fresh = await self._cluster.get(resource.key)
+                if fresh is not None:
+                    if self._cache.put(fresh) is Change.ASKED:
+                        self.reconcile(resource.key)  # an edit overtook us; the watch will find it known already
+                    self.changed(resource.key)
+                return False
+            raise
+        except ClusterUnavailableError:
+            self._metrics.status_patches.labels("unavailable").inc()
+            raise
+        self._metrics.status_patches.labels("written").inc()
+        self._cache.put(written)
+        return True
+
+    async def _post(self, event: events.Event) -> None:
+        result = "posted"
+        try:
+            await self._cluster.create_event(event.body(instance=self._instance))
+            self._events_outage.recovered()
+        except ClusterRefusedError as error:
+            if error.status == 409:
+                result = "repeated"
+            elif is_terminating(error):
+                result = "dropped"
+            else:
+                result = "refused"
+                self._events_outage.failed(error)
+        self._metrics.events.labels(event.reason, result).inc()
+        if result == "posted":
+            extra = {"breaker": event.key, "reason": event.reason}
+            level = logging.WARNING if event.kind == "Warning" else logging.INFO
+            logger.log(level, "%s", event.message, extra=extra)

@@ -1,0 +1,55 @@
+"""Asks every breaker, once in a refresh interval, whether it moved: counters for status and metrics, and lost hints.
+
+Only ticks, in pipelines. Each breaker has a moment of its own within the interval, so the load is even and a start does
+not make ten thousand breakers ask at once for ever after.
+"""
+
+import asyncio
+import logging
+from typing import Final
+from zlib import crc32
+
+from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_operator.cache import Cache
+from circuitbreaker_operator.clock import Clock
+from circuitbreaker_operator.errors import StoreUnavailableError
+from circuitbreaker_operator.store import Store
+
+logger = logging.getLogger(__name__)
+
+LONGEST_MS: Final = 60_000  # metrics and lost hints do not wait for a status that is to be refreshed less often
+_STEP_SECONDS: Final = 1.0
+
+
+def slice_of(key: BreakerKey, slices: int) -> int:
+    """Which of the slices of the interval a breaker belongs to; the same in every process."""
+    return crc32(str(key).encode()) % slices
+
+
+class Refresh:
+    """Ticks each breaker of the cache once in an interval. What comes of it is told to the clock's listeners."""
+
+    def __init__(self, cache: Cache, store: Store, clock: Clock, *, interval_ms: int) -> None:
+        self._cache = cache
+        self._store = store
+        self._clock = clock
+        seconds = min(interval_ms or LONGEST_MS, LONGEST_MS) / 1000
+        self._slices = max(1, round(seconds / _STEP_SECONDS))
+        self._step_seconds = seconds / self._slices
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        at = loop.time()
+        while True:
+            # Sorted into slices once an interval; what is made meanwhile has just been looked at anyway.
+            slices: list[list[BreakerKey]] = [[] for _ in range(self._slices)]
+            for each in self._cache:
+                slices[slice_of(each.key, self._slices)].append(each.key)
+            for due in slices:
+                at = max(at + self._step_seconds, loop.time())
+                await asyncio.sleep(at - loop.time())
+                await self._store.up.wait()
+                try:
+                    await self._clock.tick(due)
+                except StoreUnavailableError as error:
+                    logger.debug("refresh skipped: %s", error)

@@ -1,0 +1,248 @@
+"""The environment, read once at the start. Nothing else in the operator looks at os.environ.
+
+Each variable is one field; its description, default and bounds are what `--help` prints. A value that cannot be read
+stops the start with one line that names the variable, what was found and what would be right. A variable that starts
+with CB_ and that nobody knows is most likely a typing error, so it is said once (`unknown_variables`).
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from circuitbreaker_contract.durations import format_duration, parse_setting_ms
+from circuitbreaker_contract.keys import DEFAULT_PREFIX, NAME_FORM, Keys
+from circuitbreaker_contract.policy import BOUNDS, Policy
+from circuitbreaker_operator.errors import SettingsError
+
+PREFIX = "CB_"
+# Read by other parts of the product; not ours, and no mistake.
+KNOWN_ELSEWHERE = frozenset({"CB_CACHE_DIR", "CB_REDIS_SERVER", "CB_NAMESPACE", "CB_STATE_SYNC", "CB_DEFINE_MISSING"})
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+_OWNER_FORM = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+def _boolean(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise ValueError("must be one of true, 1, yes, on, false, 0, no, off")
+
+
+def _milliseconds(value: object) -> object:
+    """A duration or whole seconds as text. A number is milliseconds already: that is how Python code gives it."""
+    return parse_setting_ms(value.strip()) if isinstance(value, str) else value
+
+
+def _names(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if wrong := [name for name in names if not NAME_FORM.fullmatch(name)]:
+        raise ValueError(
+            f"{wrong[0]!r} is no name of a namespace; give names with commas between them, or none for all"
+        )
+    return names
+
+
+def _from_to(low_ms: int, high_ms: int) -> AfterValidator:
+    def check(value: int) -> int:
+        if not low_ms <= value <= high_ms:
+            raise ValueError(f"must be from {format_duration(low_ms)} to {format_duration(high_ms)}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _redis_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(value.get_secret_value())
+    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
+        raise ValueError("must look like redis://host:6379/0, or rediss://host:6379/0 for TLS")
+    return value
+
+
+def _prefix(value: str) -> str:
+    Keys(value)
+    return value
+
+
+def _owner(value: str) -> str:
+    if value and not _OWNER_FORM.fullmatch(value):
+        raise ValueError("must be 1 to 64 of A-Z, a-z, 0-9 and '_.:-'")
+    return value
+
+
+Boolean = Annotated[bool, BeforeValidator(_boolean)]
+Duration = Annotated[int, BeforeValidator(_milliseconds)]
+_DAY_MS = 86_400_000
+
+
+def _variable(field: str) -> str:
+    return PREFIX + field.removesuffix("_ms").upper()
+
+
+class Settings(BaseSettings):
+    """What can be set. Durations are milliseconds here, and durations or bare seconds in the environment."""
+
+    model_config = SettingsConfigDict(
+        alias_generator=_variable,
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+        validate_default=True,
+        env_ignore_empty=True,  # an empty variable in a manifest means "not set"
+    )
+
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
+        default=SecretStr("redis://localhost:6379/0"),
+        description="Where Redis (7.0 or later) or Valkey (7.2 or later) is; rediss:// speaks TLS.",
+    )
+    redis_password_file: Path | None = Field(
+        default=None,
+        description="A file with the password of Redis, read at each connection; better than a password in the URL.",
+    )
+    redis_timeout_ms: Annotated[Duration, _from_to(10, 60_000)] = Field(
+        default=2_000, description="How long one answer of Redis may take."
+    )
+    key_prefix: Annotated[str, AfterValidator(_prefix)] = Field(
+        default=DEFAULT_PREFIX,
+        description="What the names of all keys begin with. Another prefix keeps two installations in one Redis apart.",
+    )
+    owner: Annotated[str, AfterValidator(_owner)] = Field(
+        default="",
+        description="Whose breakers these are in Redis; the uid of the namespace kube-system when left out. "
+        "Only keys of this owner are ever changed or removed.",
+    )
+    namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
+        default=(), description="The namespaces to serve, with commas between them; all when left out."
+    )
+    failure_threshold: Annotated[int, Field(ge=BOUNDS["failureThreshold"][0], le=BOUNDS["failureThreshold"][1])] = (
+        Field(default=5, description="Default of spec.failureThreshold: consecutive failures that open a breaker.")
+    )
+    recovery_timeout_ms: Annotated[Duration, _from_to(*BOUNDS["recoveryTimeoutMs"])] = Field(
+        default=30_000, description="Default of spec.recoveryTimeout: how long Open lasts before HalfOpen."
+    )
+    half_open_limit: Annotated[int, Field(ge=BOUNDS["halfOpenLimit"][0], le=BOUNDS["halfOpenLimit"][1])] = Field(
+        default=3, description="Default of spec.halfOpenLimit: probes in flight at once over the whole fleet."
+    )
+    success_threshold: (
+        Annotated[int, Field(ge=BOUNDS["successThreshold"][0], le=BOUNDS["successThreshold"][1])] | None
+    ) = Field(
+        default=None,
+        description="Default of spec.successThreshold: probe successes that close a breaker; "
+        "the resource's halfOpenLimit when left out.",
+    )
+    probe_timeout_ms: Annotated[Duration, _from_to(*BOUNDS["probeTimeoutMs"])] = Field(
+        default=30_000, description="Default of spec.probeTimeout: how long a probe may take before its slot is free."
+    )
+    status_qps: Annotated[float, Field(ge=0.1, le=10_000)] = Field(
+        default=100.0,
+        description="How many statuses a second are written to the API server at most, over all breakers.",
+    )
+    status_refresh_ms: Annotated[Duration, _from_to(0, _DAY_MS)] = Field(
+        default=60_000,
+        description="How often the counters in a status are written when they moved; 0 writes them only with a "
+        "transition. Each write costs every watcher of the resource; metrics carry the same numbers.",
+    )
+    sweep_interval_ms: Annotated[Duration, _from_to(1_000, _DAY_MS)] = Field(
+        default=60_000, description="How often keys in Redis and resources in the API server are compared as a whole."
+    )
+    http_host: str = Field(default="0.0.0.0", description="The address that metrics and health are served on.")  # noqa: S104 # a pod's probes come from outside of it
+    http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        default=8_000, description="The port that metrics and health are served on; 0 takes any free one."
+    )
+    log_format: Literal["text", "json"] = Field(default="text", description="How log lines look: text or json.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="The least important lines to write: DEBUG, INFO, WARNING or ERROR."
+    )
+    metrics_per_breaker: Boolean = Field(
+        default=True, description="Whether each breaker has series of its own in the metrics (labels namespace, name)."
+    )
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.key_prefix)
+
+    @property
+    def redis_address(self) -> str:
+        """The URL for people: without user, password and options."""
+        parts = urlsplit(self.redis_url.get_secret_value())
+        host = parts.hostname or ""
+        place = f"[{host}]" if ":" in host else host
+        return urlunsplit((parts.scheme, f"{place}:{parts.port}" if parts.port else place, parts.path, "", ""))
+
+    def policy(
+        self,
+        *,
+        failure_threshold: int | None,
+        recovery_timeout_ms: int | None,
+        half_open_limit: int | None,
+        success_threshold: int | None,
+        probe_timeout_ms: int | None,
+    ) -> Policy:
+        """The policy of a spec: what it leaves out (None) is taken from here. Raises InvalidPolicyError."""
+        limit = self.half_open_limit if half_open_limit is None else half_open_limit
+        successes = self.success_threshold if success_threshold is None else success_threshold
+        return Policy(
+            failure_threshold=self.failure_threshold if failure_threshold is None else failure_threshold,
+            recovery_timeout_ms=self.recovery_timeout_ms if recovery_timeout_ms is None else recovery_timeout_ms,
+            half_open_limit=limit,
+            success_threshold=limit if successes is None else successes,
+            probe_timeout_ms=self.probe_timeout_ms if probe_timeout_ms is None else probe_timeout_ms,
+        )
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """The environment's settings, with some given by name; raises SettingsError, a line for each wrong variable."""
+        try:
+            settings = cls(**given)
+        except ValidationError as error:
+            raise SettingsError("\n".join(_complaints(error))) from None
+        if settings.redis_password_file is not None and not settings.redis_password_file.is_file():
+            raise SettingsError(f"{_variable('redis_password_file')}: no file at {settings.redis_password_file}")
+        return settings
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for each variable that begins with CB_ and that nothing reads."""
+    known = sorted({_variable(name) for name in Settings.model_fields} | KNOWN_ELSEWHERE)
+    sentences = []
+    for name in sorted(os.environ if environment is None else environment):
+        if name.startswith(PREFIX) and name not in known:
+            near = get_close_matches(name, known, n=1, cutoff=0.75)
+            sentences.append(f"{name} is not a setting" + (f"; {near[0]} is" if near else ""))
+    return sentences
+
+
+def table() -> list[tuple[str, str, str]]:
+    """(variable, default as it would be written, description) of every setting, in order."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if name.endswith("_ms"):
+            text = format_duration(default)
+        elif isinstance(default, SecretStr):
+            text = default.get_secret_value()
+        else:
+            text = {None: "", (): "", True: "true", False: "false"}.get(default, default)
+        rows.append((_variable(name), str(text), field.description or ""))
+    return rows
+
+
+def _complaints(error: ValidationError) -> Iterable[str]:
+    secret = {_variable(name) for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)}
+    for each in error.errors(include_url=False):
+        place = str(each["loc"][0]) if each["loc"] else ""
+        variable = place if place.startswith(PREFIX) else _variable(place)
+        found = "" if variable in secret else f" (it is {each['input']!r})"
+        text = each["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+        yield f"{variable}: {text}{found}"

@@ -1,0 +1,113 @@
+"""Resources and snapshots for tests of the operator's pure parts: ordinary ones, to change by name."""
+
+from dataclasses import replace
+from typing import Any
+
+from circuitbreaker_contract.policy import Policy
+from circuitbreaker_contract.state import (
+    Order,
+    ProbeTotals,
+    Reason,
+    Snapshot,
+    State,
+    Totals,
+    Transition,
+)
+from circuitbreaker_operator.resource import RESET_ANNOTATION, Resource
+
+OWNER = "cluster-1"
+UID = "0a1b2c3d-0000-4000-8000-000000000001"
+INCARNATION = 1_800_000_000_000
+NOW = INCARNATION + 60_000
+POLICY = Policy(
+    failure_threshold=5,
+    recovery_timeout_ms=30_000,
+    half_open_limit=3,
+    success_threshold=3,
+    probe_timeout_ms=30_000,
+)
+
+
+def a_resource(
+    *,
+    spec: dict[str, Any] | None = None,
+    status: dict[str, Any] | None = None,
+    reset: str | None = None,
+    **changed: Any,
+) -> Resource:
+    annotations = {} if reset is None else {RESET_ANNOTATION: reset}
+    metadata = {"namespace": "shop", "name": "pay", "uid": UID, "generation": 1, "resourceVersion": "7"} | changed
+    return Resource.of(
+        {"metadata": metadata | {"annotations": annotations}, "spec": spec or {}, "status": status or {}}
+    )
+
+
+def a_transition(state: State, generation: int, reason: Reason, **changed: Any) -> Transition:
+    entry = Transition(
+        previous=State.CLOSED,
+        state=state,
+        at_ms=INCARNATION + generation * 1_000,
+        reason=reason,
+        incarnation=INCARNATION,
+        generation=generation,
+        attempt=0,
+        consecutive_failures=0,
+        open_until_ms=None,
+    )
+    return replace(entry, **changed)
+
+
+CREATED = a_transition(State.CLOSED, 1, Reason.CREATED, previous=None)
+OPENED = a_transition(
+    State.OPEN, 2, Reason.CONSECUTIVE_FAILURES, consecutive_failures=5, attempt=1, open_until_ms=INCARNATION + 32_000
+)
+HALF_OPENED = a_transition(State.HALF_OPEN, 3, Reason.RECOVERY_TIMEOUT_ELAPSED, previous=State.OPEN, attempt=1)
+
+
+def a_snapshot(**changed: Any) -> Snapshot:
+    """Closed, just created, nothing counted."""
+    snapshot = Snapshot(
+        owner=OWNER,
+        uid=UID,
+        resource_generation=1,
+        policy=POLICY,
+        projects=True,
+        projection_failed=False,
+        order=Order(INCARNATION, 1, 1),
+        state=State.CLOSED,
+        since_ms=INCARNATION,
+        reason=Reason.CREATED,
+        open_until_ms=None,
+        retry_after_ms=0,
+        due=False,
+        now_ms=NOW,
+        attempt=0,
+        consecutive_failures=0,
+        probe_successes=0,
+        probes_lost=0,
+        probes_live=0,
+        reporters=0,
+        last_reset="",
+        totals=Totals(),
+        probes=ProbeTotals(),
+        state_ms=dict.fromkeys(State, 0),
+        history=(CREATED,),
+    )
+    return replace(snapshot, **changed)
+
+
+def an_open_snapshot(**changed: Any) -> Snapshot:
+    opened: dict[str, Any] = {
+        "order": Order(INCARNATION, 2, 1),
+        "state": State.OPEN,
+        "since_ms": OPENED.at_ms,
+        "reason": Reason.CONSECUTIVE_FAILURES,
+        "open_until_ms": OPENED.open_until_ms,
+        "attempt": 1,
+        "consecutive_failures": 5,
+        "totals": Totals(failures=5),
+        "reporters": 1,
+        "transition_totals": {(State.CLOSED, State.OPEN, Reason.CONSECUTIVE_FAILURES): 1},
+        "history": (CREATED, OPENED),
+    }
+    return a_snapshot(**(opened | changed))

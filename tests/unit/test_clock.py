@@ -1,0 +1,79 @@
+"""Deadlines: which breaker is due, and when to come back to one."""
+
+from typing import Any
+
+import pytest
+from tests.unit.breakers import INCARNATION, NOW, a_snapshot, an_open_snapshot
+
+from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_contract.state import Order, Standing, State, Tick
+from circuitbreaker_operator.clock import Deadlines, due_in_seconds, next_in_seconds
+
+A, B, C = (BreakerKey("shop", name) for name in "abc")
+
+
+def test_deadlines_come_in_their_order() -> None:
+    """Only those that are due, at most so many, each once."""
+    deadlines = Deadlines()
+    for key, at in ((A, 3.0), (B, 1.0), (C, 2.0)):
+        deadlines.set(key, at)
+    assert deadlines.next_at() == 1.0
+    assert deadlines.pop(2.5, limit=1) == [(B, 1.0)]
+    assert deadlines.pop(2.5, limit=9) == [(C, 2.0)]
+    assert deadlines.pop(2.5, limit=9) == []
+    assert (deadlines.next_at(), len(deadlines)) == (3.0, 1)
+
+
+def test_the_last_deadline_set_counts() -> None:
+    """Earlier or later, and forgotten is forgotten."""
+    deadlines = Deadlines()
+    deadlines.set(A, 5.0)
+    deadlines.set(A, 1.0)
+    deadlines.set(B, 1.0)
+    deadlines.set(B, 5.0)
+    deadlines.set(C, 1.0)
+    deadlines.forget(C)
+    assert deadlines.pop(2.0, limit=9) == [(A, 1.0)]
+    assert deadlines.pop(9.0, limit=9) == [(B, 5.0)]
+    assert deadlines.next_at() is None
+
+
+def test_deadlines_that_are_set_over_and_over_stay_small() -> None:
+    """Left-over entries are thrown out before they pile up."""
+    deadlines = Deadlines()
+    for number in range(10_000):
+        deadlines.set(A, float(number))
+    assert len(deadlines._heap) < 100
+    assert deadlines.pop(20_000.0, limit=9) == [(A, 9_999.0)]
+
+
+SNAPSHOTS = {
+    "closed": (a_snapshot(), None),
+    "open": (an_open_snapshot(now_ms=INCARNATION + 30_500), 1.5),
+    "open and over": (an_open_snapshot(now_ms=NOW), 0.0),
+    "open, and Redis says that it is due": (an_open_snapshot(now_ms=INCARNATION, due=True), 0.0),
+    "half-open with a probe under way": (a_snapshot(state=State.HALF_OPEN, probes_live=1), 0.0),
+    "half-open: a probe may have been given without a word": (a_snapshot(state=State.HALF_OPEN), 30.0),
+}
+
+
+@pytest.mark.parametrize(("snapshot", "seconds"), SNAPSHOTS.values(), ids=SNAPSHOTS)
+def test_due_in_seconds(snapshot: Any, seconds: float | None) -> None:
+    """From what Redis measured, never from two clocks compared."""
+    assert due_in_seconds(snapshot) == seconds
+
+
+TICKS = {
+    "closed": (State.CLOSED, None, None),
+    "open": (State.OPEN, 1_500, 1.501),
+    "not quite due": (State.OPEN, 0, 0.001),
+    "half-open, a lease expires": (State.HALF_OPEN, 2_000, 2.001),
+    "half-open, a lease expires much later": (State.HALF_OPEN, 3_600_000, 10.0),
+    "half-open: a probe may have been given without a word": (State.HALF_OPEN, None, 3.0),
+}
+
+
+@pytest.mark.parametrize(("state", "due_in_ms", "seconds"), TICKS.values(), ids=TICKS)
+def test_next_in_seconds(state: State, due_in_ms: int | None, seconds: float | None) -> None:
+    """A millisecond late rather than a millisecond early."""
+    assert next_in_seconds(Tick(Standing(state, Order(1, 1, 1), 0), due_in_ms, 0), lease_seconds=2.5) == seconds

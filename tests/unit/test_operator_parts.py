@@ -1,0 +1,182 @@
+"""The smaller pure parts of the operator: cache, hints, times, rate limit, Kopf's settings, refresh, health."""
+
+import json
+from typing import Any
+
+import pytest
+from tests.unit.breakers import INCARNATION, UID, a_resource, a_snapshot, an_open_snapshot
+
+from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_contract.state import State, Totals
+from circuitbreaker_operator import times
+from circuitbreaker_operator.cache import Cache, Change
+from circuitbreaker_operator.handlers import Life, kopf_settings
+from circuitbreaker_operator.health import report
+from circuitbreaker_operator.metrics import Book, BreakerCollector
+from circuitbreaker_operator.reflector import Bucket
+from circuitbreaker_operator.refresh import slice_of
+from circuitbreaker_operator.settings import Settings
+from circuitbreaker_operator.subscription import parse_hint
+
+KEY = BreakerKey("shop", "pay")
+
+
+def test_a_cache_never_goes_back() -> None:
+    """Watch, sweep and answers to writes overtake each other."""
+    cache = Cache()
+    assert cache.put(a_resource(resourceVersion="9")) is Change.ASKED
+    assert cache.put(a_resource(resourceVersion="10", status={"state": "Open"})) is Change.STATUS
+    assert cache.put(a_resource(resourceVersion="9")) is Change.NOTHING
+    assert cache.put(a_resource(resourceVersion="10", status={"state": "Open"})) is Change.NOTHING
+    assert cache.put(a_resource(resourceVersion="11", generation=2, spec={"halfOpenLimit": 1})) is Change.ASKED
+    assert (
+        cache.put(a_resource(resourceVersion="12", generation=2, spec={"halfOpenLimit": 1}, reset="x")) is Change.ASKED
+    )
+
+
+def test_a_listing_may_go_back() -> None:
+    """Versions start over after a restore of etcd, and the watch lists again."""
+    cache = Cache()
+    cache.put(a_resource(resourceVersion="900"))
+    assert cache.put(a_resource(resourceVersion="20", generation=2), listed=True) is Change.ASKED
+
+
+def test_the_deleted_stay_deleted() -> None:
+    """A straggler of a deleted uid is ignored; the same name under another uid is a new resource."""
+    cache = Cache()
+    cache.put(a_resource())
+    assert cache.bury(KEY, UID) is True
+    assert cache.put(a_resource(resourceVersion="99"), listed=True) is Change.NOTHING
+    assert (cache.get(KEY), cache.gone(KEY)) == (None, UID)
+    assert cache.put(a_resource(uid="another", resourceVersion="100")) is Change.ASKED
+    assert (cache.gone(KEY), cache.bury(KEY, UID)) == (None, False)
+    assert cache.get(KEY) is not None
+
+
+HINTS = {
+    "of the contract": (b'{"service":"shop/pay","state":"Open","version":1}', (KEY, State.OPEN, None)),
+    "an opening with its length": (
+        b'{"service":"shop/pay","state":"Open","retryAfterMs":1500}',
+        (KEY, State.OPEN, 1.5),
+    ),
+    "a length beyond all bounds": (
+        b'{"service":"shop/pay","state":"Open","retryAfterMs":1e99}',
+        (KEY, State.OPEN, None),
+    ),
+    "a deletion": (b'{"service":"shop/pay","state":""}', (KEY, None, None)),
+    "a state nobody knows": (b'{"service":"shop/pay","state":"Ajar"}', (KEY, None, None)),
+    "a state that is no text": (b'{"service":"shop/pay","state":[]}', (KEY, None, None)),
+    "a name that no key can have": (b'{"service":"shop/../pay{}","state":"Open"}', None),
+    "no name": (b'{"state":"Open"}', None),
+    "a number for a name": (b'{"service":7}', None),
+    "no object": (b"[]", None),
+    "no JSON": (b"\xff\x00", None),
+    "nested without end": (b"[" * 4_000, None),
+    "much too long": (b" " * 5_000 + b'{"service":"shop/pay"}', None),
+    "a number": (5, None),
+}
+
+
+@pytest.mark.parametrize(("data", "hint"), HINTS.values(), ids=HINTS)
+def test_hints(data: object, hint: object) -> None:
+    """Anybody can publish; only a name comes out of it."""
+    assert parse_hint(data) == hint
+
+
+def test_times_and_back() -> None:
+    """Milliseconds are kept; what is no time is refused."""
+    assert times.to_text(INCARNATION + 7) == "2027-01-15T08:00:00.007Z"
+    assert times.to_ms(times.to_text(INCARNATION + 7)) == INCARNATION + 7
+    assert times.to_ms("2027-01-15T09:00:00+01:00") == INCARNATION
+    assert times.to_seconds_text(INCARNATION + 999) == "2027-01-15T08:00:00Z"
+    for wrong in ("", "soon", "2027-01-15T08:00:00", "1960-01-01T00:00:00Z", "9999-01-01T00:00:00Z", None, 5):
+        with pytest.raises(ValueError):
+            times.to_ms(wrong)
+
+
+def test_the_rate_limit() -> None:
+    """Twice a second's worth at once, then evenly; a pause that was asked for holds everything up."""
+    now = 0.0
+    bucket = Bucket(10.0, clock=lambda: now)
+    assert [bucket.wait_seconds() for _ in range(21)] == [0.0] * 20 + [pytest.approx(0.1)]
+    now = 2.1
+    assert [bucket.wait_seconds() for _ in range(20)] == [0.0] * 20
+    bucket.pause(3.0)
+    assert bucket.wait_seconds() == pytest.approx(3.1)
+
+
+def test_kopf_settings() -> None:
+    """Each of these is there because something broke without it."""
+    chosen = kopf_settings(Settings.load())
+    assert (chosen.watching.server_timeout, chosen.watching.client_timeout, chosen.watching.connect_timeout) == (
+        300,
+        310,
+        5,
+    )
+    assert (chosen.watching.inactivity_timeout, chosen.watching.chunk_size) == (70.0, 500)
+    assert (chosen.networking.request_timeout, chosen.networking.enforce_retry_after) == (15, True)
+    assert (chosen.queueing.worker_limit, chosen.posting.enabled, chosen.peering.standalone) == (None, False, True)
+    assert chosen.persistence.finalizer == "circuitbreaker.dev/operator"
+    assert chosen.scanning.disabled is False
+    assert kopf_settings(Settings.load(namespaces=("shop",))).scanning.disabled is True
+
+
+def test_signs_of_life() -> None:
+    """The quietest of the watches counts; one that starts has the whole time."""
+    now = 0.0
+    life = Life(("a", "b"), clock=lambda: now)
+    path = "/apis/circuitbreaker.dev/v1alpha1/namespaces/{}/circuitbreakers"
+    assert life.knows(path.format("a"))
+    assert not life.knows("/api/v1/namespaces")
+    now = 100.0
+    life.beat(path.format("a"))
+    assert life.silent_seconds() == 100.0
+    life.beat(path.format("b"))
+    assert life.silent_seconds() == 0.0
+    assert Life(()).knows("/apis/circuitbreaker.dev/v1alpha1/circuitbreakers")
+
+
+def test_refresh_is_spread() -> None:
+    """A thousand breakers over a minute: no second has many more than its share."""
+    slices = [slice_of(BreakerKey("shop", f"b{number}"), 60) for number in range(6_000)]
+    assert set(slices) == set(range(60))
+    assert max(slices.count(each) for each in range(60)) < 160
+
+
+def test_health_says_degraded_and_which() -> None:
+    """An open circuit, or a part that is down."""
+    book = Book()
+    up: dict[str, dict[str, Any]] = {"redis": {"status": "up"}}
+    book.put(KEY, a_snapshot(totals=Totals(successes=3, failures=1)))
+    healthy = report(book, components=up, uptime_seconds=1.0)
+    assert (healthy["status"], healthy["open_circuits"]) == ("healthy", [])
+    assert healthy["metrics"]["error_rate_percent"] == {"recent": None, "overall": 25.0}
+    book.put(KEY, an_open_snapshot(totals=Totals(successes=3, failures=6)))
+    degraded = report(book, components=up, uptime_seconds=1.0)
+    assert (degraded["status"], degraded["open_circuits"]) == ("degraded", ["shop/pay"])
+    assert degraded["metrics"]["circuits"] == {"total": 1, "closed": 0, "open": 1, "half_open": 0}
+    assert degraded["metrics"]["error_rate_percent"]["recent"] == 100.0
+    assert report(Book(), components={"redis": {"status": "down"}}, uptime_seconds=1.0)["status"] == "degraded"
+    json.dumps(degraded)
+
+
+def test_the_series_of_a_breaker() -> None:
+    """One-hot states, always all three; an end of Open only while Open."""
+    book = Book()
+    book.put(KEY, an_open_snapshot(state_ms={State.CLOSED: 1_500}))
+    samples = {
+        (
+            sample.name,
+            *(value for name, value in sample.labels.items() if name not in {"namespace", "name"}),
+        ): sample.value
+        for metric in BreakerCollector(book).collect()
+        for sample in metric.samples
+    }
+    assert [samples["circuitbreaker_state", state] for state in ("Closed", "Open", "HalfOpen")] == [0.0, 1.0, 0.0]
+    assert samples["circuitbreaker_calls_total", "failure"] == 5.0
+    assert samples["circuitbreaker_transitions_total", "Closed", "Open", "ConsecutiveFailures"] == 1.0
+    assert samples["circuitbreaker_state_seconds_total", "Closed"] == 1.5
+    assert samples["circuitbreaker_open_until_timestamp_seconds",] == (INCARNATION + 32_000) / 1000
+    book.put(KEY, a_snapshot())
+    names = {sample.name for metric in BreakerCollector(book).collect() for sample in metric.samples}
+    assert "circuitbreaker_open_until_timestamp_seconds" not in names

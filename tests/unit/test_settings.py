@@ -1,0 +1,103 @@
+"""The environment: what it may say, and what a person reads who said it wrong."""
+
+import pytest
+
+from circuitbreaker_operator.errors import SettingsError
+from circuitbreaker_operator.settings import Settings, table, unknown_variables
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, _, _ in table():
+        monkeypatch.delenv(variable, raising=False)
+
+
+GOOD = {
+    "bare seconds": ("CB_RECOVERY_TIMEOUT", "30", "recovery_timeout_ms", 30_000),
+    "a duration": ("CB_RECOVERY_TIMEOUT", "1m30s", "recovery_timeout_ms", 90_000),
+    "no refresh": ("CB_STATUS_REFRESH", "0", "status_refresh_ms", 0),
+    "no namespaces are all": ("CB_NAMESPACES", "", "namespaces", ()),
+    "namespaces": ("CB_NAMESPACES", "shop, bank,", "namespaces", ("shop", "bank")),
+    "off": ("CB_METRICS_PER_BREAKER", "off", "metrics_per_breaker", False),
+    "No": ("CB_METRICS_PER_BREAKER", "No", "metrics_per_breaker", False),
+    "0": ("CB_METRICS_PER_BREAKER", "0", "metrics_per_breaker", False),
+    "yes": ("CB_METRICS_PER_BREAKER", "yes", "metrics_per_breaker", True),
+    "empty is not set": ("CB_SUCCESS_THRESHOLD", "", "success_threshold", None),
+}
+
+
+@pytest.mark.parametrize(("variable", "text", "field", "value"), GOOD.values(), ids=GOOD)
+def test_what_is_understood(monkeypatch, variable: str, text: str, field: str, value: object) -> None:
+    """Durations, lists and booleans as people write them."""
+    monkeypatch.setenv(variable, text)
+    assert getattr(Settings.load(), field) == value
+
+
+BAD = {
+    "CB_METRICS_PER_BREAKER": ("perhaps", "must be one of true, 1, yes, on, false, 0, no, off (it is 'perhaps')"),
+    "CB_RECOVERY_TIMEOUT": ("25h", "must be from 100ms to 24h (it is '25h')"),
+    "CB_PROBE_TIMEOUT": ("soon", "'soon' is neither a duration like 30s, 1m30s or 500ms nor a whole number of seconds"),
+    "CB_FAILURE_THRESHOLD": ("0", "must be greater than or equal to 1 (it is '0')"),
+    "CB_NAMESPACES": ("shop,Bank", "'Bank' is no name of a namespace"),
+    "CB_KEY_PREFIX": ("{x}:", "key prefix '{x}:': must be 2 to 64 of"),
+    "CB_OWNER": ("me and you", "must be 1 to 64 of A-Z, a-z, 0-9 and '_.:-'"),
+    "CB_HTTP_PORT": ("eighty", "must be a valid integer"),
+    "CB_REDIS_PASSWORD_FILE": ("/nonexistent/password", "no file at /nonexistent/password"),
+}
+
+
+@pytest.mark.parametrize(("variable", "text", "complaint"), [(name, *rest) for name, rest in BAD.items()], ids=BAD)
+def test_what_is_wrong_is_named(monkeypatch, variable: str, text: str, complaint: str) -> None:
+    """The variable, what was found, what would be right: one line."""
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(SettingsError) as raised:
+        Settings.load()
+    assert str(raised.value).startswith(f"{variable}: {complaint}")
+    assert "\n" not in str(raised.value)
+
+
+def test_every_wrong_variable_has_its_line(monkeypatch) -> None:
+    """All at once, so that one attempt is enough to put them right."""
+    monkeypatch.setenv("CB_HTTP_PORT", "x")
+    monkeypatch.setenv("CB_LOG_FORMAT", "xml")
+    with pytest.raises(SettingsError) as raised:
+        Settings.load()
+    assert [line.partition(":")[0] for line in str(raised.value).splitlines()] == ["CB_HTTP_PORT", "CB_LOG_FORMAT"]
+
+
+def test_a_password_is_never_said(monkeypatch) -> None:
+    """Neither by a complaint, nor by printing the settings, nor as the address for the log."""
+    monkeypatch.setenv("CB_REDIS_URL", "https://user:hunter2@redis:6379")
+    with pytest.raises(SettingsError) as raised:
+        Settings.load()
+    monkeypatch.setenv("CB_REDIS_URL", "rediss://user:hunter2@redis:6380/1?ssl_cert_reqs=none")
+    settings = Settings.load()
+    assert settings.redis_address == "rediss://redis:6380/1"
+    assert "hunter2" not in str(raised.value) + repr(settings)
+
+
+def test_names_that_nobody_reads_are_said() -> None:
+    """A typing error shows; a variable of another part of the product is none."""
+    environment = {"CB_FAILURE_TRESHOLD": "1", "CB_NAMESPACE": "shop", "CB_STATE_SYNC": "1", "CB_XYZ": "", "PATH": ""}
+    assert unknown_variables(environment) == [
+        "CB_FAILURE_TRESHOLD is not a setting; CB_FAILURE_THRESHOLD is",
+        "CB_XYZ is not a setting",
+    ]
+
+
+def test_every_setting_is_explained() -> None:
+    """What `--help` prints, with defaults as one would write them."""
+    rows = {variable: (default, text) for variable, default, text in table()}
+    assert all(text for _, text in rows.values())
+    assert [rows[name][0] for name in ("CB_RECOVERY_TIMEOUT", "CB_STATUS_QPS", "CB_METRICS_PER_BREAKER")] == [
+        "30s",
+        "100.0",
+        "true",
+    ]
+
+
+def test_a_default_follows_half_open_limit() -> None:
+    """successThreshold that nobody set is the limit of the same spec."""
+    nothing = dict.fromkeys(("failure_threshold", "recovery_timeout_ms", "success_threshold", "probe_timeout_ms"))
+    assert Settings.load().policy(half_open_limit=7, **nothing).success_threshold == 7
+    assert Settings.load(success_threshold=2).policy(half_open_limit=7, **nothing).success_threshold == 2
