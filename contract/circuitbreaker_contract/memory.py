@@ -11,11 +11,11 @@ from typing import Any
 
 from circuitbreaker_contract import library, rules
 from circuitbreaker_contract.arguments import check_batch, check_id, check_key, check_whole
+from circuitbreaker_contract.breaker import Breaker, Definition, Note
 from circuitbreaker_contract.errors import InvalidArgumentError, InvalidPolicyError, OwnershipError, UnknownBreakerError
 from circuitbreaker_contract.keys import DEFAULT_PREFIX, Keys
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.protocol import MAX_HISTORY
-from circuitbreaker_contract.rules import Breaker, Definition, Note
 from circuitbreaker_contract.state import Outcome, Resume, Standing, State, Totals, Transition
 
 Reply = list[Any]
@@ -197,21 +197,30 @@ def _resume(text: str) -> Resume:
         return Resume(last_reset)
     if raw["state"] not in set(State):
         raise InvalidArgumentError("resume: state: must be Closed, Open or HalfOpen")
+    forced = raw.get("forced", "")
+    if forced not in {"", "Open", "Closed"}:
+        raise InvalidArgumentError("resume: forced: must be Open, Closed or empty")
+    if forced not in {"", raw["state"]}:
+        raise InvalidArgumentError("resume: forced: must be the state")
     for name in ("incarnation", "generation", "since", "openUntil", "attempt"):
         value = raw.setdefault(name, 0)
         if type(value) is not int or not 0 <= value <= 9_000_000_000_000:
             raise InvalidArgumentError(f"resume: {name}: must be a whole number from 0 to 9000000000000")
     order = (raw["incarnation"], raw["generation"])
-    return Resume(last_reset, order, State(raw["state"]), raw["since"], raw["openUntil"], raw["attempt"])
+    held = State(forced) if forced else None
+    return Resume(last_reset, order, State(raw["state"]), raw["since"], raw["openUntil"], raw["attempt"], held)
 
 
 def _observed(breaker: Breaker, now_ms: int, count: int) -> dict[str, Any]:
     breaker = rules.believed(breaker, now_ms)
     half_open = breaker.state is State.HALF_OPEN
     live = sum(at > now_ms for at in breaker.live.values()) if half_open else 0
-    due = breaker.open_until_ms <= now_ms if breaker.state is State.OPEN else half_open and live < len(breaker.live)
+    due = half_open and live < len(breaker.live)
+    due = due or rules.is_override_over(breaker, now_ms) or rules.is_opening_over(breaker, now_ms)
+    due = due or rules.is_shadow_due(breaker, now_ms)
+    window, shadow = rules.window_counts(breaker, now_ms), breaker.shadow
     spent = {state: breaker.state_ms.get(state, 0) for state in State}
-    spent[breaker.state] += now_ms - breaker.counted_at_ms
+    spent[breaker.state] += max(0, now_ms - breaker.counted_at_ms)
     return {
         "now": now_ms,
         "due": int(due),
@@ -240,6 +249,23 @@ def _observed(breaker: Breaker, now_ms: int, count: int) -> dict[str, Any]:
         "probeSuccesses": breaker.probe_successes,
         "probesLost": breaker.probes_lost,
         "probeLength": breaker.probe_length_ms,
+        "windowCalls": window.calls,
+        "windowFailures": window.failures,
+        "windowSlow": window.slow,
+        "forced": breaker.forced.state.value if breaker.forced else "",
+        "forcedUntil": breaker.forced.until_ms if breaker.forced else 0,
+        "forcedLength": breaker.forced.length_ms if breaker.forced else 0,
+        "overrideEnded": breaker.override_ended,
+        "shadowState": shadow.state.value,
+        "shadowSince": shadow.since_ms,
+        "shadowReason": shadow.reason,
+        "shadowOpenUntil": shadow.open_until_ms or 0,
+        "shadowOpenLength": breaker.shadow_length_ms,
+        "shadowAttempt": shadow.attempt,
+        "shadowProbeSuccesses": shadow.probe_successes,
+        "shadowOpened": shadow.opened,
+        "shadowNotPermitted": shadow.not_permitted,
+        "streakId": breaker.streak_id,
         **{name: getattr(breaker.totals, total.name) for name, total in zip(_TOTALS, fields(Totals), strict=True)},
         "probesGranted": breaker.probes.granted,
         "probesSucceeded": breaker.probes.succeeded,
@@ -268,5 +294,10 @@ def _entry(entry: Transition) -> Reply:
         "attempt": entry.attempt,
         "consecutiveFailures": entry.consecutive_failures,
         "openUntil": entry.open_until_ms or 0,
+        "windowCalls": entry.window.calls,
+        "windowFailures": entry.window.failures,
+        "windowSlow": entry.window.slow,
+        "forced": entry.forced.value if entry.forced else "",
+        "note": entry.note,
     }
     return [part for name, value in named.items() for part in (name, str(value))]

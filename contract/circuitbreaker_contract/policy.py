@@ -166,7 +166,9 @@ class Policy:
             raise InvalidPolicyError("mode: must be Enforce or Observe")
         values["mode"] = Mode(raw.get("mode", Mode.ENFORCE))
         if "overrideState" in raw:
-            values["override"] = Override(raw["overrideState"], raw.get("overrideUntil", 0), raw.get("overrideReason", ""))
+            values["override"] = Override(
+                raw["overrideState"], raw.get("overrideUntil", 0), raw.get("overrideReason", "")
+            )
         elif "overrideUntil" in raw or "overrideReason" in raw:
             raise InvalidPolicyError("overrideState: missing")
         known = {bounds.name for bounds in BOUNDS.values()} | set(_WORDS)

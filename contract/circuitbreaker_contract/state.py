@@ -208,9 +208,9 @@ class Snapshot:
     """Everything there is to know about a breaker at `now_ms`, as `cb_observe` replies it.
 
     `due`: a transition is due that nobody has asked for yet (`cb_tick` performs it). `reporters`: client processes that
-    reported within the last minute. `state_ms`: time spent in each state in this incarnation. `forced`: the state that an
-    override holds it in. `shadow` is there in mode Observe. `history` is the newest part of it, oldest first, as much as
-    was asked for. `open_until_ms` is None in Closed and HalfOpen, and in an Open that only a person ends.
+    reported within the last minute. `state_ms`: time spent in each state in this incarnation. `forced`: the state that
+    an override holds it in. `shadow` is there in mode Observe. `history` is the newest part of it, oldest first, as much
+    as was asked for. `open_until_ms` is None in Closed and HalfOpen, and in an Open that only a person ends.
     """
 
     owner: str

@@ -34,9 +34,9 @@ class Sums(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """The next `count` outcomes of a run, each of which pushes a `leaving` out (None: nothing leaves)."""
+    """The next `length` outcomes of a run, each of which pushes a `leaving` out (None: nothing leaves)."""
 
-    count: int
+    length: int
     leaving: str | None
 
 
