@@ -215,8 +215,8 @@ def settled(
             breaker = _with_totals(breaker, ignored=1)
         elif not asked:
             breaker = _with_totals(breaker, late=1)
-    known = breaker.reporters.get(client, Reporter(0, 0, 0))
-    return _touched(breaker, now_ms, client, Reporter(known.seq, now_ms, known.bad_ms))
+    seen = breaker.reporters.get(client, Reporter(0, 0, 0))
+    return _touched(breaker, now_ms, client, Reporter(seen.seq, now_ms, seen.bad_ms))
 
 
 def ticked(breaker: Breaker, now_ms: int) -> tuple[Breaker, Tick]:
