@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 _HEALTHY_SECONDS: Final = 60.0  # a run of this length was no failure
 _GIVE_UP_SECONDS: Final = 600.0
-_STOP_SECONDS: Final = 4.0
+_STOP_SECONDS: Final = 15.0  # it waits 5 s for its own tasks when one of them hangs
+_COURTESY_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 1.0
 _SUSPECT_AFTER_SECONDS: Final = 30.0
 _SUSPECTED_SWEEPS: Final = 2
@@ -145,18 +146,22 @@ class Edge:
                         break
                     if loop.time() - began > _HEALTHY_SECONDS:
                         self._watch_outage.recovered()
+        except asyncio.CancelledError:
+            # The process ends: Kopf only reads, so a moment to end is a courtesy, and its thread may be left behind.
+            await self._stop(run, _COURTESY_SECONDS)
+            raise
         finally:
             self.watching = False
-            stopped = await self._stop(run)
+        stopped = await self._stop(run, _STOP_SECONDS)
         if not stopped:
             raise GaveUpError("Kopf does not stop; a new process is needed")
         self._watch_outage.failed(run.error if run.error is not None else cause)
         return cause if run.error is None else type(run.error).__name__
 
-    async def _stop(self, run: _Run) -> bool:
+    async def _stop(self, run: _Run, patience_seconds: float) -> bool:
         run.ask_to_stop()
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
+            async with asyncio.timeout(patience_seconds):
                 await run.ended.wait()
         except TimeoutError:
             return False

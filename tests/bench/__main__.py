@@ -94,6 +94,7 @@ def clock(world: World, count: int) -> None:
     world.until(lambda: fleets[-1].observe().state is State.HALF_OPEN, "the last one to be HalfOpen")
     world.until(lambda: all(fleet.observe().state is State.HALF_OPEN for fleet in fleets), "all of them", 30)
     late = [(fleet.observe(history=1).history[-1].at_ms - at) / 1000 for fleet, at in zip(fleets, until, strict=True)]
+    world.until(lambda: all(each["status"]["state"] != "Open" for each in world.all()), "the statuses to settle", 60)
     span_ms = max(until) - min(until)
     percentiles(f"recovery clock, {count} due within {span_ms} ms: late by", late)
 
