@@ -76,7 +76,7 @@ def resumes(draw: st.DrawFn) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Step:
-    """One call. `ago`: how many generations back the caller's knowledge lies; `times`: sent again after lost replies."""
+    """One call. `ago`: how many generations old the caller's knowledge is; `times`: sent again after lost replies."""
 
     function: str
     jump_ms: int
@@ -185,13 +185,14 @@ def test_same_history_same_answers(
     twin, now_ms, order = TwinStore(), START_MS, (0, 0)
     lua_store.client.flushall()
     lua_store.messages()
-    for step in [Step("cb_configure", 0, ("o", "u1", 1, policy, resume)), *history]:
+    for wanted in [Step("cb_configure", 0, ("o", "u1", 1, policy, resume)), *history]:
         breaker = twin.memory.breakers.get(KEY)
-        now_ms += step.jump_ms
-        if step.function == "due":  # a tick at the very edge of what is due next
+        now_ms += wanted.jump_ms
+        step = wanted
+        if wanted.function == "due":  # a tick at the very edge of what is due next
             instants = [breaker.open_until_ms, *breaker.live.values(), breaker.shadow.open_until_ms] if breaker else []
             ahead = [at for at in instants if at and at > now_ms]
-            now_ms = (min(ahead) if ahead else now_ms) + step.jump_ms
+            now_ms = (min(ahead) if ahead else now_ms) + wanted.jump_ms
             step = Step("cb_tick", 0)
         twin.set_clock(now_ms)
         lua_store.set_clock(now_ms)

@@ -39,7 +39,7 @@ end
 
 local function begin(key, now, owner, uid, generation, rules, project_flag, resume, least_incarnation)
   local b = blank(key)
-  b.rules, b.live, b.warmed, b.shadowState = rules, 0, true, CLOSED
+  b.rules, b.live, b.warmed, b.window_cleared = rules, 0, true, true
   for _, name in ipairs(HOT_NUMBERS) do b[name] = 0 end
   for _, name in ipairs(COLD_NUMBERS) do b[name] = 0 end
   local resumed = resume and resume.state and true or false

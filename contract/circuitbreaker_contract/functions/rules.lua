@@ -48,10 +48,11 @@ end
 
 -- An entry for history, and a message.
 local function record(b, now, previous)
+  local calls, failures, slow = window_sums(b, now)
   b.moves[#b.moves + 1] = {
     'previous', previous, 'state', b.state, 'at', now, 'reason', b.reason, 'incarnation', b.incarnation,
     'generation', b.generation, 'attempt', b.attempt, 'consecutiveFailures', b.streak, 'openUntil', b.openUntil,
-    'windowCalls', b.windowCalls, 'windowFailures', b.windowFailures, 'windowSlow', b.windowSlow,
+    'windowCalls', calls, 'windowFailures', failures, 'windowSlow', slow,
     'forced', b.forced, 'note', b.reason == 'Forced' and b.rules.overrideReason or '',
   }
   note(b, now, previous, b.reason)
