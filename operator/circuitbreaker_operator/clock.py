@@ -66,18 +66,18 @@ class Deadlines:
 
 
 def due_in_seconds(snapshot: Snapshot) -> float | None:
-    """When to come back to a breaker in this state; None when only a caller can change it."""
-    match snapshot.state:
-        case State.CLOSED:
-            return None
-        case State.OPEN:
-            if snapshot.due:
-                return 0.0
-            left = None if snapshot.open_until_ms is None else snapshot.open_until_ms - snapshot.now_ms
-            return None if left is None else max(0, left) / 1000
-        case State.HALF_OPEN:
-            # Only a tick says when a lease expires. Leases are given without a message, so look when one may be over.
-            return 0.0 if snapshot.due or snapshot.probes_live else snapshot.policy.probe_timeout_ms / 1000
+    """When to come back to a breaker in this state; None when only a caller or a person can change it."""
+    if snapshot.due:
+        return 0.0
+    if snapshot.state is State.HALF_OPEN:
+        # Only a tick says when a lease expires. Leases are given without a message, so look when one may be over.
+        return 0.0 if snapshot.probes_live else snapshot.policy.probe_timeout_ms / 1000
+    until_ms = snapshot.open_until_ms
+    if snapshot.forced is not None:
+        until_ms = snapshot.policy.override.until_ms if snapshot.policy.override else 0
+    elif snapshot.shadow is not None and snapshot.shadow.state is State.OPEN:
+        until_ms = snapshot.shadow.open_until_ms
+    return max(0, until_ms - snapshot.now_ms) / 1000 if until_ms else None
 
 
 def next_in_seconds(tick: Tick, lease_seconds: float) -> float | None:

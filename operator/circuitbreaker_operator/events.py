@@ -5,7 +5,7 @@ status that records the generation: a crash between the two repeats them, and lo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from circuitbreaker_contract.durations import format_duration
@@ -14,7 +14,8 @@ from circuitbreaker_contract.state import Reason, Snapshot, State, Transition
 from circuitbreaker_operator import times
 from circuitbreaker_operator.plan import Plan, own
 from circuitbreaker_operator.resource import API_VERSION, KIND, Resource
-from circuitbreaker_operator.status import because, policy_map
+from circuitbreaker_operator.status import last_entry
+from circuitbreaker_operator.wording import LONGEST_REASON, because, plain, policy_map, spelled
 
 LIMIT: Final = 32  # transitions told one by one; what went before is one Event with a count
 COMPONENT: Final = "circuitbreaker-operator"
@@ -95,9 +96,16 @@ def due(
     mine = own(resource, snapshot, owner=owner)
     found: list[Event] = []
     if mine is not None:
-        found += _of_transitions(resource, mine, previous)
-        if decided.in_force and policy_map(mine.policy) != previous.get("policy"):
-            found.append(_policy_applied(resource, mine))
+        told = _of_transitions(resource, mine, previous)
+        edit = _of_edit(resource, mine, previous) if decided.in_force else []
+        # An edit is told before what it did: a mode or an override that changed is a transition of the same moment.
+        first = next((n for n, (entry, _) in enumerate(told) if _is_of_an_edit(entry, mine)), len(told))
+        at_ms = told[first][0].at_ms if first < len(told) else mine.now_ms
+        found += _skipped(resource, mine, previous)
+        found += [event for _, event in told[:first]]
+        found += [replace(event, at_ms=at_ms) for event in edit]
+        found += [event for _, event in told[first:]]
+        found += _of_shadow(resource, mine, previous)
     if decided.rejected is not None and not _said(previous, resource, decided.rejected.reason):
         reason = decided.rejected.reason
         name = f"{resource.key.name}.{resource.uid[:8]}.g{resource.generation}.{reason.lower()}"
@@ -115,32 +123,48 @@ def base36(number: int) -> str:
     return digits or "0"
 
 
-def _of_transitions(resource: Resource, mine: Snapshot, previous: Mapping[str, Any]) -> list[Event]:
+def _skipped(resource: Resource, mine: Snapshot, previous: Mapping[str, Any]) -> list[Event]:
+    """One Event for the transitions that are past the history, or too many to tell."""
     new = unhandled(mine, previous)
-    told, found = new[-LIMIT:], []
-    if not told:
+    if not new:
         return []
-    skipped = len(new) - len(told)
+    number = max(0, len(new) - LIMIT)
     if not reaches_back(mine, previous):
-        skipped += max(0, mine.history[0].generation - handled(previous)[1] - 1)
-    if skipped:
-        name = f"{_stem(resource, told[0].incarnation)}.{told[0].generation - 1}.skipped"
-        text = f"{skipped} earlier transitions happened while no operator watched, and are not told one by one"
-        at_ms = told[0].at_ms
-        found.append(Event(resource.key, resource.uid, name, "Normal", "TransitionsSkipped", text, at_ms))
-    return found + [event for each in told if (event := _of_transition(resource, mine, each)) is not None]
+        number += max(0, mine.history[0].generation - handled(previous)[1] - 1)
+    if not number:
+        return []
+    first = new[-LIMIT:][0]
+    name = f"{_stem(resource, first.incarnation)}.{first.generation - 1}.skipped"
+    text = f"{number} earlier transitions happened while no operator watched, and are not told one by one"
+    return [Event(resource.key, resource.uid, name, "Normal", "TransitionsSkipped", text, first.at_ms)]
 
 
-def _of_transition(resource: Resource, mine: Snapshot, entry: Transition) -> Event | None:
+def _of_transitions(resource: Resource, mine: Snapshot, previous: Mapping[str, Any]) -> list[tuple[Transition, Event]]:
+    told = unhandled(mine, previous)[-LIMIT:]
+    last = {entry.reason: entry for entry in told}
+    events = [(each, _of_transition(resource, mine, each, newest=last[each.reason] is each)) for each in told]
+    return [(entry, event) for entry, event in events if event is not None]
+
+
+def _of_transition(resource: Resource, mine: Snapshot, entry: Transition, *, newest: bool) -> Event | None:
+    """`newest`: of its reason, so that what the resource says now belongs to it."""
     if entry.reason is Reason.CREATED:
         return None  # PolicyApplied says it
     kind: Literal["Normal", "Warning"] = "Normal"
-    text = because(entry.reason, entry.consecutive_failures, mine.policy)
+    text = because(entry, mine.policy)
     match entry.reason, entry.state:
         case Reason.RESTORED, _:
             reason, text = "CircuitRestored", f"made again in Redis as {entry.state.value}, from the status"
         case Reason.RESET, _:
             reason = "CircuitReset"
+        case Reason.MODE_CHANGED, _:
+            reason = "ModeChanged"
+            text = text if newest else "spec.mode changed"
+        case Reason.OVERRIDE_EXPIRED, _:
+            reason = "OverrideExpired"
+        case Reason.FORCED, _:
+            kind, reason = "Warning" if entry.state is State.OPEN else "Normal", "CircuitForced"
+            text = _forced(resource, mine, entry) if newest else text
         case _, State.OPEN:
             kind, reason = "Warning", "CircuitOpened"
             if entry.open_until_ms is not None:
@@ -155,10 +179,81 @@ def _of_transition(resource: Resource, mine: Snapshot, entry: Transition) -> Eve
     return Event(resource.key, resource.uid, name, kind, reason, text, entry.at_ms)
 
 
-def _policy_applied(resource: Resource, mine: Snapshot) -> Event:
-    words = ", ".join(f"{name} {value}" for name, value in policy_map(mine.policy).items())
-    name = f"{_stem(resource, mine.order.incarnation)}.r{mine.order.revision}"
-    return Event(resource.key, resource.uid, name, "Normal", "PolicyApplied", words, mine.now_ms)
+def _forced(resource: Resource, mine: Snapshot, entry: Transition) -> str:
+    """What a person wrote comes last, so that it cannot pass for a part of ours."""
+    override = mine.policy.override
+    until_ms = override.until_ms if override is not None else 0
+    text = f"held {entry.state.value}" + (f" until {times.to_seconds_text(until_ms)}" if until_ms else "")
+    if resource.override_manager:
+        text = f"{text}, set by {resource.override_manager}"
+    return f"{text}: {plain(entry.note, LONGEST_REASON)}"
+
+
+def _is_of_an_edit(entry: Transition, mine: Snapshot) -> bool:
+    removed = entry.reason is Reason.OVERRIDE_EXPIRED and mine.policy.override is None
+    return removed or entry.reason in {Reason.MODE_CHANGED, Reason.FORCED}
+
+
+def _of_edit(resource: Resource, mine: Snapshot, previous: Mapping[str, Any]) -> list[Event]:
+    words = policy_map(mine.policy, forced=mine.forced is not None)
+    before = previous.get("policy") or {}
+    stem = f"{_stem(resource, mine.order.incarnation)}.r{mine.order.revision}"
+    found = []
+    if _is_worth_telling(before, words):
+        found.append(Event(resource.key, resource.uid, stem, "Normal", "PolicyApplied", spelled(words), mine.now_ms))
+    if handled(previous)[0] == mine.order.incarnation and empties_window(before, words):
+        was, now = (spelled({"window": each["window"]}) for each in (before, words))
+        text = f"the window starts empty: it was {was} and is {now}"
+        found.append(Event(resource.key, resource.uid, f"{stem}.window", "Normal", "WindowReset", text, mine.now_ms))
+    return found
+
+
+def _is_worth_telling(before: Mapping[str, Any], words: Mapping[str, Any]) -> bool:
+    """Whether PolicyApplied says something that CircuitForced and OverrideExpired do not."""
+    rules = [{name: value for name, value in each.items() if name != "override"} for each in (before, words)]
+    if rules[0] != rules[1]:
+        return True
+    old, new = before.get("override"), words.get("override")
+    return bool(old and new and old.get("state") == new["state"] and old != new)
+
+
+def empties_window(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether the edit from one policy to the other, in the words of spec, made the window start empty.
+
+    Another number of calls keeps the newest ones; another duration, or another kind of window, keeps nothing.
+    """
+    old, new = before.get("window") or {}, after.get("window") or {}
+    return bool(old) and old != new and not ("calls" in old and "calls" in new)
+
+
+def _of_shadow(resource: Resource, mine: Snapshot, previous: Mapping[str, Any]) -> list[Event]:
+    """One Event for the times that it would have opened since the status was written."""
+    shadow = mine.shadow
+    if shadow is None:
+        return []
+    afresh = handled(previous)[0] != mine.order.incarnation or any(
+        entry.reason in {Reason.RESET, Reason.MODE_CHANGED} for entry in unhandled(mine, previous)
+    )
+    known = (previous.get("shadow") or {}).get("wouldHaveOpened")
+    number = shadow.opened - (known if type(known) is int and not afresh else 0)
+    if number <= 0:
+        return []
+    text = "would have opened" if number == 1 else f"would have opened {number} times"
+    at_ms = mine.now_ms
+    if shadow.state is State.OPEN and shadow.reason in set(Reason):
+        at_ms = shadow.since_ms
+        # The window and the streak stay as they were when it would have opened.
+        entry = replace(
+            last_entry(mine),
+            reason=Reason(shadow.reason),
+            consecutive_failures=mine.consecutive_failures,
+            window=mine.window,
+            forced=None,
+        )
+        text = f"{text}{': ' if number == 1 else ', the last time because '}{because(entry, mine.policy)}"
+    # The count starts over with a reset, and a reset raises the generation: without it a name could come twice.
+    name = f"{_stem(resource, mine.order.incarnation)}.{mine.order.generation}.w{shadow.opened}"
+    return [Event(resource.key, resource.uid, name, "Normal", "WouldHaveOpened", text, at_ms)]
 
 
 def _stem(resource: Resource, incarnation: int) -> str:

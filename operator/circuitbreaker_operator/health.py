@@ -13,27 +13,27 @@ from circuitbreaker_operator.metrics import Book
 
 def report(book: Book, *, components: dict[str, dict[str, Any]], uptime_seconds: float) -> dict[str, Any]:
     """`/health`: an open circuit, or a part that is missing, makes it `degraded`."""
-    pages = book.pages()
-    states = [page.snapshot.state for _, page in pages]
-    open_circuits = sorted(str(key) for key, page in pages if page.snapshot.state is State.OPEN)
-    totals = [page.snapshot.totals for _, page in pages]
-    recent_successes, recent_failures = (
-        sum(getattr(page, name) for _, page in pages) for name in ("successes", "failures")
-    )
+    seen = book.all()
+    states = [snapshot.state for _, snapshot in seen]
+    open_circuits = sorted(str(key) for key, snapshot in seen if snapshot.state is State.OPEN)
+    totals = [snapshot.totals for _, snapshot in seen]
+    windows = [snapshot.window for _, snapshot in seen]
     down = [name for name, component in components.items() if component["status"] != "up"]
     return {
         "status": "degraded" if open_circuits or down else "healthy",
         "metrics": {
             "circuits": {
-                "total": len(pages),
+                "total": len(seen),
                 "closed": states.count(State.CLOSED),
                 "open": states.count(State.OPEN),
                 "half_open": states.count(State.HALF_OPEN),
             },
             "error_rate_percent": {
-                # Of the calls between the last two looks at each breaker, and of all since it was made; null: no calls.
-                "recent": _percent(recent_failures, recent_successes),
-                "overall": _percent(sum(each.failures for each in totals), sum(each.successes for each in totals)),
+                # Of the calls in the windows of all breakers, and of all calls since each was made; null: no calls.
+                "recent": _percent(sum(each.failures for each in windows), sum(each.calls for each in windows)),
+                "overall": _percent(
+                    sum(each.failures for each in totals), sum(each.failures + each.successes for each in totals)
+                ),
             },
             "calls_not_permitted": sum(each.not_permitted for each in totals),
             "components": components,
@@ -61,6 +61,5 @@ def _resident_bytes(peak: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _percent(failures: int, successes: int) -> float | None:
-    calls = failures + successes
-    return round(100 * failures / calls, 3) if calls else None
+def _percent(part: int, calls: int) -> float | None:
+    return round(100 * part / calls, 3) if calls else None

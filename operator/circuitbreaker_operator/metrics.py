@@ -93,43 +93,23 @@ class Metrics:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The last snapshot of a breaker, without history, and what moved since the one before."""
-
-    snapshot: Snapshot
-    successes: int = 0
-    failures: int = 0
-
-
 class Book:
-    """The last snapshot of each breaker that is ours. Read by scrapes in another thread, written in the loop."""
+    """The last snapshot of each breaker that is ours, without its history. Read by scrapes in another thread."""
 
     def __init__(self) -> None:
-        self._pages: dict[BreakerKey, Page] = {}
+        self._snapshots: dict[BreakerKey, Snapshot] = {}
 
     def put(self, key: BreakerKey, snapshot: Snapshot) -> None:
-        before = self._pages.get(key)
-        now = snapshot.totals
-        snapshot = replace(snapshot, history=())
-        if before is None or before.snapshot.order.incarnation != snapshot.order.incarnation:
-            self._pages[key] = Page(snapshot)
-            return
-        then = before.snapshot.totals
-        if now.activity == then.activity:
-            self._pages[key] = Page(snapshot)
-        else:
-            self._pages[key] = Page(snapshot, now.successes - then.successes, now.failures - then.failures)
+        self._snapshots[key] = replace(snapshot, history=())
 
     def get(self, key: BreakerKey) -> Snapshot | None:
-        page = self._pages.get(key)
-        return page.snapshot if page is not None else None
+        return self._snapshots.get(key)
 
     def drop(self, key: BreakerKey) -> None:
-        self._pages.pop(key, None)
+        self._snapshots.pop(key, None)
 
-    def pages(self) -> list[tuple[BreakerKey, Page]]:
-        return list(self._pages.items())  # one step of the interpreter: safe from another thread
+    def all(self) -> list[tuple[BreakerKey, Snapshot]]:
+        return list(self._snapshots.items())  # one step of the interpreter: safe from another thread
 
 
 class BreakerCollector(Collector):
@@ -142,7 +122,7 @@ class BreakerCollector(Collector):
         return ()  # nothing is collected at registration
 
     def collect(self) -> Iterator[Metric]:
-        pages = [((key.namespace, key.name), page.snapshot) for key, page in self._book.pages()]
+        pages = [((key.namespace, key.name), snapshot) for key, snapshot in self._book.all()]
         state = GaugeMetricFamily("circuitbreaker_state", "1 for the state that it is in.", labels=(*_LABELS, "state"))
         transitions = CounterMetricFamily(
             "circuitbreaker_transitions", "Changes of state.", labels=(*_LABELS, "from_state", "to_state", "reason")
@@ -161,6 +141,25 @@ class BreakerCollector(Collector):
         )
         probes = CounterMetricFamily("circuitbreaker_probes", "Probes by how they ended.", labels=(*_LABELS, "result"))
         reporters = GaugeMetricFamily("circuitbreaker_reporters", "Client processes seen lately.", labels=_LABELS)
+        failure_rate = GaugeMetricFamily(
+            "circuitbreaker_failure_rate_percent",
+            "Share of failed calls in the window; absent below minimumCalls.",
+            labels=_LABELS,
+        )
+        slow_rate = GaugeMetricFamily(
+            "circuitbreaker_slow_call_rate_percent",
+            "Share of slow calls in the window; absent below minimumCalls and when slow calls are not told apart.",
+            labels=_LABELS,
+        )
+        forced = GaugeMetricFamily("circuitbreaker_forced", "1 while an override holds the state.", labels=_LABELS)
+        shadow_opened = CounterMetricFamily(
+            "circuitbreaker_shadow_opened", "How often it would have opened, in mode Observe.", labels=_LABELS
+        )
+        shadow_refused = CounterMetricFamily(
+            "circuitbreaker_shadow_not_permitted",
+            "Calls that would have been refused, in mode Observe.",
+            labels=_LABELS,
+        )
         for labels, seen in pages:
             for each in State:
                 state.add_metric((*labels, each.value), float(each is seen.state))
@@ -178,7 +177,17 @@ class BreakerCollector(Collector):
             for result in ("succeeded", "failed", "ignored", "expired"):
                 probes.add_metric((*labels, result), getattr(seen.probes, result))
             reporters.add_metric(labels, seen.reporters)
+            minimum = seen.policy.minimum_calls
+            if (rate := seen.window.failure_rate_percent(minimum)) is not None:
+                failure_rate.add_metric(labels, rate)
+            if seen.policy.counts_slow and (rate := seen.window.slow_call_rate_percent(minimum)) is not None:
+                slow_rate.add_metric(labels, rate)
+            forced.add_metric(labels, float(seen.forced is not None))
+            if seen.shadow is not None:
+                shadow_opened.add_metric(labels, seen.shadow.opened)
+                shadow_refused.add_metric(labels, seen.shadow.not_permitted)
         yield from (state, transitions, calls, refused, late, streak, seconds, until, probes, reporters)
+        yield from (failure_rate, slow_rate, forced, shadow_opened, shadow_refused)
 
 
 class Stopwatch:

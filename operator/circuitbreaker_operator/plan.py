@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from circuitbreaker_contract.durations import format_duration
 from circuitbreaker_contract.errors import InvalidPolicyError
-from circuitbreaker_contract.policy import Policy
+from circuitbreaker_contract.policy import LATEST_MS, Mode, Override, Policy
 from circuitbreaker_contract.state import Resume, Snapshot, State
 from circuitbreaker_operator import times
 from circuitbreaker_operator.models import CircuitBreakerSpec, InvalidSpecError, parse_spec
@@ -22,7 +23,6 @@ ENVIRONMENT_OWNER: Final = "env"  # defined by a client without Kubernetes; a re
 _TOKEN = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 INVALID_SPEC: Final = "InvalidSpec"
-NOT_SUPPORTED: Final = "NotSupported"
 STORE_CONFLICT: Final = "StoreConflict"
 
 
@@ -65,18 +65,8 @@ def plan(resource: Resource, snapshot: Snapshot | None, *, owner: str, settings:
     token = reset_token(resource.reset)
     due_reset = token if mine is not None and token != mine.last_reset else ""
     try:
-        spec = parse_spec(resource.spec)
-        if fields := unsupported(spec):
-            text = f"this version of the operator does not support {', '.join(fields)}"
-            return Plan(rejected=Rejected(NOT_SUPPORTED, _with_last(text, mine)), reset=due_reset)
-        policy = settings.policy(
-            failure_threshold=spec.failure_threshold,
-            recovery_timeout_ms=spec.recovery_timeout_ms,
-            half_open_limit=spec.half_open_limit,
-            success_threshold=spec.success_threshold,
-            probe_timeout_ms=spec.probe_timeout_ms,
-        )
-    except (InvalidSpecError, InvalidPolicyError) as error:
+        policy = resolve(parse_spec(resource.spec), settings)
+    except InvalidSpecError as error:
         return Plan(rejected=Rejected(INVALID_SPEC, _with_last(str(error), mine)), reset=due_reset)
     if mine is None:
         resume, remarks = _resume(resource, fresh=snapshot is not None)
@@ -105,21 +95,53 @@ def reset_token(annotation: str | None) -> str:
     return f"sha256-{hashlib.sha256(annotation.encode()).hexdigest()[:32]}"
 
 
-def unsupported(spec: CircuitBreakerSpec) -> list[str]:
-    """The fields of the spec that ask for rules which are not there yet. None of them may be silently ignored."""
-    asked = {
-        "failureThreshold 0": spec.failure_threshold == 0,
-        "window": spec.window is not None,
-        "minimumCalls": spec.minimum_calls is not None,
-        "failureRatePercent": spec.failure_rate_percent is not None,
-        "slowCallDuration": spec.slow_call_duration_ms is not None,
-        "slowCallRatePercent": spec.slow_call_rate_percent is not None,
-        "backoff": spec.backoff is not None,
-        "quorum": spec.quorum is not None and spec.quorum.min_reporters > 1,
-        "mode Observe": spec.mode == "Observe",
-        "override": spec.override is not None,
-    }
-    return [name for name, is_asked in asked.items() if is_asked]
+def resolve(spec: CircuitBreakerSpec, settings: Settings) -> Policy:
+    """The policy that a spec asks for, with the operator's defaults for what it leaves out.
+
+    Raises InvalidSpecError for what is wrong only together with a default, or only to the functions.
+    """
+    recovery_ms = settings.recovery_timeout_ms if spec.recovery_timeout_ms is None else spec.recovery_timeout_ms
+    limit = settings.half_open_limit if spec.half_open_limit is None else spec.half_open_limit
+    successes = settings.success_threshold if spec.success_threshold is None else spec.success_threshold
+    backoff, window = spec.backoff, spec.window
+    if backoff is not None and backoff.max_ms < recovery_ms:
+        default = f"{format_duration(recovery_ms)} by default (CB_RECOVERY_TIMEOUT)"
+        text = f"must not be shorter than recoveryTimeout, which is {default}"
+        raise InvalidSpecError(f"spec.backoff.max: {text}; set spec.recoveryTimeout as well, or a longer max")
+    try:
+        return Policy(
+            failure_threshold=settings.failure_threshold if spec.failure_threshold is None else spec.failure_threshold,
+            recovery_timeout_ms=recovery_ms,
+            half_open_limit=limit,
+            success_threshold=limit if successes is None else successes,
+            probe_timeout_ms=settings.probe_timeout_ms if spec.probe_timeout_ms is None else spec.probe_timeout_ms,
+            window_calls=(window.calls or 0) if window else 0,
+            window_ms=(window.duration_ms or 0) if window else 0,
+            minimum_calls=spec.minimum_calls or 0,
+            failure_rate_percent=spec.failure_rate_percent or 0,
+            slow_call_duration_ms=spec.slow_call_duration_ms or 0,
+            slow_call_rate_percent=spec.slow_call_rate_percent or 0,
+            backoff_factor=backoff.factor if backoff else 0,
+            backoff_max_ms=backoff.max_ms if backoff else 0,
+            jitter_percent=(backoff.jitter_percent or 0) if backoff else None,
+            min_reporters=spec.quorum.min_reporters if spec.quorum else 1,
+            mode=Mode(spec.mode or Mode.ENFORCE),
+            override=_override(spec),
+        )
+    except InvalidPolicyError as error:  # a rule that the schema does not know
+        raise InvalidSpecError(f"spec: {error}") from error
+
+
+def _override(spec: CircuitBreakerSpec) -> Override | None:
+    wanted = spec.override
+    if wanted is None:
+        return None
+    if wanted.until_ms is None:
+        return Override(wanted.state, 0, wanted.reason)
+    if wanted.until_ms > LATEST_MS:
+        latest = times.to_seconds_text(LATEST_MS)
+        raise InvalidSpecError(f"spec.override.until: must not be after {latest}; leave it out to hold without an end")
+    return Override(wanted.state, max(1, wanted.until_ms), wanted.reason)  # 0 would be no end; 1970 is past as well
 
 
 def _with_last(text: str, mine: Snapshot | None) -> str:
@@ -149,13 +171,19 @@ def _resume_from(status: Mapping[str, Any]) -> Resume:
     last_reset = status.get("lastReset") or ""
     if last_reset and not _TOKEN.fullmatch(last_reset):
         raise ValueError("lastReset")
+    forced = status.get("forced") or False
+    if forced is not False and (forced is not True or state is State.HALF_OPEN):
+        raise ValueError("forced")
+    # Held Open without an end there is no openUntil; the end of an override is the one in the spec anyway.
+    timed = state is State.OPEN and not (forced and "openUntil" not in status)
     return Resume(
         last_reset=last_reset,
         order=(_whole(status, "incarnation"), _whole(status, "stateGeneration")),
         state=state,
         since_ms=times.to_ms(status["since"]),
-        open_until_ms=times.to_ms(status["openUntil"]) if state is State.OPEN else None,
+        open_until_ms=times.to_ms(status["openUntil"]) if timed else None,
         attempt=_whole(status, "attempt") if status.get("attempt") else 0,
+        forced=state if forced else None,
     )
 
 

@@ -133,8 +133,9 @@ class Reflector:
             return
         if seen is None or seen.order != tick.standing.order or seen.state != tick.standing.state:
             self.mark(key, Urgency.OPEN if tick.standing.state is State.OPEN else Urgency.TRANSITION)
-        elif seen.totals.activity != tick.activity or seen.reporters or key in self._unshown:
-            # Reporters: those who were seen lately leave without a sound, so look until there are none.
+        elif _shadow_moves(seen, tick):
+            self.mark(key, Urgency.TRANSITION)
+        elif seen.totals.activity != tick.activity or _ages(seen) or key in self._unshown:
             self.mark(key, Urgency.COUNTERS)
 
     def changed(self, key: BreakerKey) -> None:
@@ -352,3 +353,16 @@ class Reflector:
             extra = {"breaker": event.key, "reason": event.reason}
             level = logging.WARNING if event.kind == "Warning" else logging.INFO
             logger.log(level, "%s", event.message, extra=extra)
+
+
+def _shadow_moves(seen: Snapshot, tick: Tick) -> bool:
+    """In mode Observe nothing in the order tells that the shadow moved; while it is Open a tick may have done it."""
+    if seen.shadow is None:
+        return False
+    opened = tick.due_in_ms is not None and seen.forced is None  # a message of it was lost
+    return seen.shadow.state is State.OPEN or opened
+
+
+def _ages(seen: Snapshot) -> bool:
+    """Reporters, and what a time window holds, leave without a sound: look until there are none."""
+    return seen.reporters > 0 or (seen.policy.window_ms > 0 and seen.window.calls > 0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_operator.wording import plain
 
 GROUP = "circuitbreaker.dev"
 VERSION = "v1alpha1"
@@ -13,11 +14,15 @@ PLURAL = "circuitbreakers"
 KIND = "CircuitBreaker"
 API_VERSION = f"{GROUP}/{VERSION}"
 RESET_ANNOTATION = f"{GROUP}/reset"
+LONGEST_MANAGER = 128  # characters, as the API server has it
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A CircuitBreaker as the API server last showed it. `reset` is the annotation's value, None without one."""
+    """A CircuitBreaker as the API server last showed it. `reset` is the annotation's value, None without one.
+
+    `override_manager` is who last set spec.override, "" when there is none or nobody knows.
+    """
 
     key: BreakerKey
     uid: str
@@ -26,6 +31,7 @@ class Resource:
     spec_json: str
     status_json: str
     reset: str | None
+    override_manager: str = ""
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> Self:
@@ -39,6 +45,7 @@ class Resource:
             spec_json=_text(body.get("spec")),
             status_json=_text(body.get("status")),
             reset=(metadata.get("annotations") or {}).get(RESET_ANNOTATION),
+            override_manager=_override_manager(body),
         )
 
     @property
@@ -57,6 +64,19 @@ class Resource:
             other.spec_json,
             other.reset,
         )
+
+
+def _override_manager(body: Mapping[str, Any]) -> str:
+    """The field manager that last wrote a field of spec.override. Only its name is kept: managedFields are large."""
+    if not (body.get("spec") or {}).get("override"):
+        return ""
+    owning = [
+        each
+        for each in body["metadata"].get("managedFields") or []
+        if "f:override" in ((each.get("fieldsV1") or {}).get("f:spec") or {})
+    ]
+    owning.sort(key=lambda each: str(each.get("time") or ""))
+    return plain(str(owning[-1].get("manager") or ""), LONGEST_MANAGER) if owning else ""
 
 
 def _text(part: object) -> str:

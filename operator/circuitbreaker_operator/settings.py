@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from circuitbreaker_contract.durations import format_duration, parse_setting_ms
 from circuitbreaker_contract.keys import DEFAULT_PREFIX, NAME_FORM, Keys
-from circuitbreaker_contract.policy import BOUNDS, Policy
+from circuitbreaker_contract.policy import BOUNDS
 from circuitbreaker_operator.errors import SettingsError
 
 PREFIX = "CB_"
@@ -61,6 +61,17 @@ def _from_to(low_ms: int, high_ms: int) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _length(field: str) -> AfterValidator:
+    bounds = BOUNDS[field]
+    return _from_to(bounds.low, bounds.high)
+
+
+def _whole(field: str, *, low: int | None = None) -> Any:
+    """The bounds that the contract has; `low` where a default may not be as low as a policy's number."""
+    bounds = BOUNDS[field]
+    return Field(ge=bounds.low if low is None else low, le=bounds.high)
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
@@ -125,23 +136,21 @@ class Settings(BaseSettings):
     namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = Field(
         default=(), description="The namespaces to serve, with commas between them; all when left out."
     )
-    failure_threshold: Annotated[int, Field(ge=BOUNDS["failureThreshold"][0], le=BOUNDS["failureThreshold"][1])] = (
-        Field(default=5, description="Default of spec.failureThreshold: consecutive failures that open a breaker.")
+    failure_threshold: Annotated[int, _whole("failure_threshold", low=1)] = Field(
+        default=5, description="Default of spec.failureThreshold: consecutive failures that open a breaker."
     )
-    recovery_timeout_ms: Annotated[Duration, _from_to(*BOUNDS["recoveryTimeoutMs"])] = Field(
+    recovery_timeout_ms: Annotated[Duration, _length("recovery_timeout_ms")] = Field(
         default=30_000, description="Default of spec.recoveryTimeout: how long Open lasts before HalfOpen."
     )
-    half_open_limit: Annotated[int, Field(ge=BOUNDS["halfOpenLimit"][0], le=BOUNDS["halfOpenLimit"][1])] = Field(
+    half_open_limit: Annotated[int, _whole("half_open_limit")] = Field(
         default=3, description="Default of spec.halfOpenLimit: probes in flight at once over the whole fleet."
     )
-    success_threshold: (
-        Annotated[int, Field(ge=BOUNDS["successThreshold"][0], le=BOUNDS["successThreshold"][1])] | None
-    ) = Field(
+    success_threshold: Annotated[int, _whole("success_threshold")] | None = Field(
         default=None,
         description="Default of spec.successThreshold: probe successes that close a breaker; "
         "the resource's halfOpenLimit when left out.",
     )
-    probe_timeout_ms: Annotated[Duration, _from_to(*BOUNDS["probeTimeoutMs"])] = Field(
+    probe_timeout_ms: Annotated[Duration, _length("probe_timeout_ms")] = Field(
         default=30_000, description="Default of spec.probeTimeout: how long a probe may take before its slot is free."
     )
     status_qps: Annotated[float, Field(ge=0.1, le=10_000)] = Field(
@@ -179,26 +188,6 @@ class Settings(BaseSettings):
         host = parts.hostname or ""
         place = f"[{host}]" if ":" in host else host
         return urlunsplit((parts.scheme, f"{place}:{parts.port}" if parts.port else place, parts.path, "", ""))
-
-    def policy(
-        self,
-        *,
-        failure_threshold: int | None,
-        recovery_timeout_ms: int | None,
-        half_open_limit: int | None,
-        success_threshold: int | None,
-        probe_timeout_ms: int | None,
-    ) -> Policy:
-        """The policy of a spec: what it leaves out (None) is taken from here. Raises InvalidPolicyError."""
-        limit = self.half_open_limit if half_open_limit is None else half_open_limit
-        successes = self.success_threshold if success_threshold is None else success_threshold
-        return Policy(
-            failure_threshold=self.failure_threshold if failure_threshold is None else failure_threshold,
-            recovery_timeout_ms=self.recovery_timeout_ms if recovery_timeout_ms is None else recovery_timeout_ms,
-            half_open_limit=limit,
-            success_threshold=limit if successes is None else successes,
-            probe_timeout_ms=self.probe_timeout_ms if probe_timeout_ms is None else probe_timeout_ms,
-        )
 
     @classmethod
     def load(cls, **given: Any) -> Self:

@@ -6,20 +6,20 @@ is the same.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, Final
 
-from circuitbreaker_contract.durations import format_duration
-from circuitbreaker_contract.policy import Policy
-from circuitbreaker_contract.state import Reason, Snapshot, State, Transition
+from circuitbreaker_contract.state import Shadow, Snapshot, State, Transition
 from circuitbreaker_operator import times
 from circuitbreaker_operator.plan import Plan, own
 from circuitbreaker_operator.resource import Resource
+from circuitbreaker_operator.wording import because, policy_map
 
 TRANSITIONS_SHOWN: Final = 5
 UNAVAILABLE_AFTER_SECONDS: Final = 60.0  # a restart of Redis is no news
-_COUNTERS = frozenset({"consecutiveFailures", "totals", "reporters"})
-_MIN_REPORTERS: Final = 1
+_COUNTERS = frozenset({"consecutiveFailures", "totals", "reporters", "window"})
+_SOMETIMES = frozenset({"forced", "openUntil", "shadow", "lastReset"})  # gone when they do not hold
 
 
 class Change(Enum):
@@ -40,16 +40,14 @@ def build(
     mine = own(resource, snapshot, owner=owner)
     status = {name: value for name, value in previous.items() if name != "conditions"}
     if mine is not None:
-        status |= _facts(mine, previous)
-        if mine.state is not State.OPEN or mine.open_until_ms is None:
-            status.pop("openUntil", None)
-        if not mine.last_reset:
-            status.pop("lastReset", None)
+        status = {name: value for name, value in status.items() if name not in _SOMETIMES} | _facts(mine, previous)
     decides = decided.in_force or decided.rejected is not None
     if decides or "observedGeneration" not in status:
         status["observedGeneration"] = resource.generation
     before = _by_type(previous)
-    ready = _ready(decided, resource) if decides else before.get("Ready") or _condition("Ready", "Unknown", "Pending")
+    ready = (
+        _ready(decided, resource, mine) if decides else before.get("Ready") or _condition("Ready", "Unknown", "Pending")
+    )
     status["conditions"] = [
         {**condition, "observedGeneration": resource.generation if decides else status["observedGeneration"]}
         for condition in (ready, _healthy(mine, before), _quorum(mine))
@@ -105,49 +103,29 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
     return patch or None
 
 
-def policy_map(policy: Policy) -> dict[str, Any]:
-    """A policy in the words of spec."""
-    return {
-        "failureThreshold": policy.failure_threshold,
-        "recoveryTimeout": format_duration(policy.recovery_timeout_ms),
-        "halfOpenLimit": policy.half_open_limit,
-        "successThreshold": policy.success_threshold,
-        "probeTimeout": format_duration(policy.probe_timeout_ms),
-        "mode": "Enforce",
-    }
-
-
-def because(reason: Reason, consecutive_failures: int, policy: Policy) -> str:
-    """Why a breaker is in its state, in one sentence without a clock.
-
-    The policy may have been edited since: a threshold that the failures did not reach cannot have been the one.
-    """
-    match reason:
-        case Reason.CREATED:
-            return "no outcome has changed it yet"
-        case Reason.RESTORED:
-            return "made again in Redis from this status"
-        case Reason.RESET:
-            return "closed by the annotation circuitbreaker.dev/reset"
-        case Reason.CONSECUTIVE_FAILURES:
-            reached = consecutive_failures >= policy.failure_threshold
-            text = f"{consecutive_failures} consecutive failures"
-            return f"{text} reached failureThreshold {policy.failure_threshold}" if reached else text
-        case Reason.RECOVERY_TIMEOUT_ELAPSED:
-            return "recoveryTimeout is over; probes are permitted"
-        case Reason.PROBES_SUCCEEDED:
-            return "enough probes succeeded"
-        case Reason.PROBE_FAILED:
-            return "a probe failed"
-        case Reason.PROBES_LOST:
-            return "probes were never answered within probeTimeout"
-        case _:
-            return ""
-
-
 def trips(snapshot: Snapshot) -> int:
-    """How often the breaker opened in this incarnation."""
-    return sum(count for (_, state, _), count in snapshot.transition_totals.items() if state is State.OPEN)
+    """How often the breaker opened in this incarnation; one that is Open already does not open."""
+    totals = snapshot.transition_totals.items()
+    return sum(count for (before, state, _), count in totals if state is State.OPEN and before is not State.OPEN)
+
+
+def last_entry(mine: Snapshot) -> Transition:
+    """The transition that led to the present state: of the history, or as far as the snapshot itself tells."""
+    if mine.history and (mine.history[-1].incarnation, mine.history[-1].generation) == mine.order[:2]:
+        return mine.history[-1]
+    return Transition(
+        previous=None,
+        state=mine.state,
+        at_ms=mine.since_ms,
+        reason=mine.reason,
+        incarnation=mine.order.incarnation,
+        generation=mine.order.generation,
+        attempt=mine.attempt,
+        consecutive_failures=mine.consecutive_failures,
+        open_until_ms=mine.open_until_ms,
+        window=mine.window,
+        forced=mine.forced,
+    )
 
 
 def _facts(mine: Snapshot, previous: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,23 +147,62 @@ def _facts(mine: Snapshot, previous: Mapping[str, Any]) -> dict[str, Any]:
             "notPermitted": totals.not_permitted,
             "late": totals.late,
         },
+        "window": _window(mine),
         "reporters": mine.reporters,
         "trips": trips(mine),
         "transitions": _transitions(mine.history, previous.get("transitions") or []),
-        "policy": policy_map(mine.policy),
+        "policy": policy_map(mine.policy, forced=mine.forced is not None),
     }
-    if mine.open_until_ms is not None:
+    if mine.forced is not None:
+        facts["forced"] = True
+    if mine.state is State.OPEN and mine.open_until_ms is not None:
         facts["openUntil"] = times.to_text(mine.open_until_ms)
+    if mine.shadow is not None:
+        facts["shadow"] = _shadow(mine.shadow)
     if mine.last_reset:
         facts["lastReset"] = mine.last_reset
     return facts
 
 
+def _window(mine: Snapshot) -> dict[str, Any]:
+    window, policy = mine.window, mine.policy
+    shown: dict[str, Any] = {"calls": window.calls, "failures": window.failures, "slow": window.slow}
+    rates = {"failureRatePercent": window.failure_rate_percent(policy.minimum_calls)}
+    if policy.counts_slow:
+        rates["slowCallRatePercent"] = window.slow_call_rate_percent(policy.minimum_calls)
+    return shown | {name: _rounded(rate) for name, rate in rates.items() if rate is not None}
+
+
+def _rounded(rate: float) -> float | int:
+    """To one decimal. A whole one is an int, which is what the API server makes of 50.0."""
+    shown = round(rate, 1)
+    return int(shown) if shown.is_integer() else shown
+
+
+def _shadow(shadow: Shadow) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "state": shadow.state.value,
+        "since": times.to_text(shadow.since_ms),
+        "attempt": shadow.attempt,
+        "wouldHaveOpened": shadow.opened,
+        "notPermitted": shadow.not_permitted,
+    }
+    if shadow.open_until_ms is not None:
+        shown["openUntil"] = times.to_text(shadow.open_until_ms)
+    return shown
+
+
 def _message(mine: Snapshot, previous: Mapping[str, Any]) -> str:
+    entry = last_entry(mine)
+    if mine.forced is not None:
+        # Its reason may be edited without a transition; nothing else in such a message comes from the policy.
+        override = mine.policy.override
+        note = override.reason if override is not None else entry.note
+        return because(replace(entry, forced=mine.forced, note=note), mine.policy)
     same = (previous.get("incarnation"), previous.get("stateGeneration"), previous.get("reason"))
     if same == (mine.order.incarnation, mine.order.generation, mine.reason.value) and previous.get("message"):
         return str(previous["message"])  # said with the policy of that time
-    return because(mine.reason, mine.consecutive_failures, mine.policy)
+    return because(entry, mine.policy)
 
 
 def _transitions(history: Sequence[Transition], shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -209,10 +226,13 @@ def _condition(kind: str, status: str, reason: str, message: str = "") -> dict[s
     return {"type": kind, "status": status, "reason": reason, "message": message}
 
 
-def _ready(decided: Plan, resource: Resource) -> dict[str, Any]:
+def _ready(decided: Plan, resource: Resource, mine: Snapshot | None) -> dict[str, Any]:
     if decided.rejected is not None:
         return _condition("Ready", "False", decided.rejected.reason, decided.rejected.message)
-    return _condition("Ready", "True", "PolicyInForce", f"generation {resource.generation} is in force in Redis")
+    text = f"generation {resource.generation} is in force in Redis"
+    if mine is not None and mine.policy.override is not None and mine.forced is None:
+        text = f"{text}; spec.override has no effect, since its until is past"
+    return _condition("Ready", "True", "PolicyInForce", text)
 
 
 def _healthy(mine: Snapshot | None, before: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -234,7 +254,11 @@ def _quorum(mine: Snapshot | None) -> dict[str, Any]:
     """With nobody reporting there is nothing wrong: an idle breaker does not look broken, it is Unknown."""
     if mine is None or mine.reporters == 0:
         return _condition("QuorumReachable", "Unknown", "NoReporters", "no client process reported within a minute")
-    text = f"at least {_MIN_REPORTERS} client process reports, which is all that is needed"
+    needed = mine.policy.min_reporters
+    if mine.reporters < needed:
+        text = f"fewer client processes report than quorum.minReporters {needed}, so failures cannot open the breaker"
+        return _condition("QuorumReachable", "False", "TooFewReporters", text)
+    text = f"at least {needed} client {'process reports' if needed == 1 else 'processes report'}, as many as are needed"
     return _condition("QuorumReachable", "True", "QuorumReachable", text)
 
 
@@ -244,5 +268,7 @@ def _by_type(status: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _without_counters(status: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in status.items() if name not in _COUNTERS and name != "conditions"}
+    if isinstance(kept.get("shadow"), Mapping):
+        kept["shadow"] = {name: value for name, value in kept["shadow"].items() if name != "notPermitted"}
     kept["conditions"] = [each for each in status.get("conditions") or [] if each.get("type") != "QuorumReachable"]
     return kept

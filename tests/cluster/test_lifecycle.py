@@ -1,8 +1,7 @@
 """A resource's life: created, edited, refused, deleted, made again."""
 
 import re
-
-import pytest
+from typing import Any
 
 from circuitbreaker_contract.errors import UnknownBreakerError
 from circuitbreaker_contract.state import State
@@ -23,6 +22,9 @@ def test_create_edit_delete_and_create_again(world: World) -> None:
             "halfOpenLimit": 3,
             "successThreshold": 3,
             "probeTimeout": "30s",
+            "window": {"duration": "1m"},
+            "minimumCalls": 10,
+            "quorum": {"minReporters": 1},
             "mode": "Enforce",
         }
         assert (status["state"], status["observedGeneration"]) == ("Closed", 1)
@@ -70,46 +72,64 @@ def uid_of(world: World) -> str | None:
         return None
 
 
-@pytest.mark.parametrize(
-    ("spec", "named"),
-    [
-        ({"failureRatePercent": 50}, "failureRatePercent"),
-        ({"window": {"calls": 100}, "minimumCalls": 10}, "window"),
-        ({"slowCallDuration": "2s", "slowCallRatePercent": 50}, "slowCallDuration"),
-        ({"backoff": {"factor": 2, "max": "5m"}}, "backoff"),
-        ({"quorum": {"minReporters": 2}}, "quorum"),
-        ({"mode": "Observe"}, "mode"),
-        ({"override": {"state": "Open", "reason": "maintenance"}}, "override"),
-    ],
-)
-def test_what_is_not_supported_yet_is_said(world: World, spec: dict, named: str) -> None:
-    """Never silently ignored: Ready is False and names the field, and the last policy stays in force."""
+SPECS: dict[str, dict[str, Any]] = {
+    "rate": {"failureThreshold": 0, "failureRatePercent": 50},
+    "window-of-calls": {"window": {"calls": 100}, "minimumCalls": 20},
+    "window-of-time": {"window": {"duration": "2m"}},
+    "slow-calls": {"slowCallDuration": "2s", "slowCallRatePercent": 50},
+    "backoff": {"backoff": {"factor": 2, "max": "5m", "jitterPercent": 10}},
+    "quorum": {"quorum": {"minReporters": 2}},
+    "observe": {"mode": "Observe"},
+    "override": {"override": {"state": "Open", "reason": "maintenance"}},
+}
+
+
+def test_everything_that_a_spec_can_ask_for_is_put_in_force(world: World) -> None:
+    """Status and Redis hold each field, in the words of spec; taken out again, each is as before."""
+    with world.operator() as operator:
+        operator.wait_ready()
+        for name, spec in SPECS.items():
+            world.create(name, **spec)
+        world.create("nothing")
+        world.until_ready(*SPECS, "nothing")
+        plain = world.fleet("nothing").observe().policy
+        for name, spec in SPECS.items():
+            shown = world.status(name)["policy"]
+            assert {field: shown[field] for field in spec} == spec
+            assert world.fleet(name).observe().policy != plain
+            assert "PolicyApplied" in world.events(name)
+            world.patch(name, {"spec": dict.fromkeys(spec)})
+        for name in SPECS:
+            world.until(lambda name=name: world.fleet(name).observe().policy == plain, f"{name} to be as nothing")
+            world.until(lambda name=name: world.status(name)["observedGeneration"] == 2, f"the status of {name}")
+            assert world.status(name)["policy"] == world.status("nothing")["policy"]
+            assert "PolicyRejected" not in world.events(name)
+
+
+def test_what_only_a_default_makes_wrong_is_said(world: World) -> None:
+    """The API server accepts it; Ready is False and names the field and the way out, and the last policy stays."""
+    wrong = {"backoff": {"factor": 2, "max": "20s"}}
     with world.operator() as operator:
         operator.wait_ready()
         world.create("payments", failureThreshold=2)
         world.until_ready("payments")
         before = world.fleet("payments").observe()
-        world.patch("payments", {"spec": spec})
-        world.until(lambda: world.condition("payments") == ("False", "NotSupported"), "Ready to be False")
+        world.patch("payments", {"spec": wrong})
+        world.until(lambda: world.condition("payments") == ("False", "InvalidSpec"), "Ready to be False")
         status = world.status("payments")
         ready = next(each for each in status["conditions"] if each["type"] == "Ready")
-        assert named in ready["message"]
+        assert ready["message"].startswith("spec.backoff.max: must not be shorter than recoveryTimeout, which is 30s")
         assert ready["observedGeneration"] == 2
         after = world.fleet("payments").observe()
         assert (before.policy, before.order) == (after.policy, after.order)
         assert status["policy"]["failureThreshold"] == 2
         world.until_events("payments", ["PolicyApplied", "PolicyRejected"])
-        world.patch("payments", {"spec": dict.fromkeys(spec)})
+        world.patch("payments", {"spec": {"recoveryTimeout": "20s"}})
         world.until_ready("payments")
 
-
-def test_a_new_resource_that_is_not_supported_makes_no_breaker(world: World) -> None:
-    """There is no last policy to keep, so there is no breaker, and the status says why."""
-    with world.operator() as operator:
-        operator.wait_ready()
-        world.create("payments", mode="Observe")
-        world.until(lambda: world.condition("payments") == ("False", "NotSupported"), "Ready to be False")
-        assert world.keys_of("payments") == set()
+        world.create("new", **wrong)
+        world.until(lambda: world.condition("new") == ("False", "InvalidSpec"), "Ready to be False")
+        assert world.keys_of("new") == set(), "there is no last policy to keep, so there is no breaker"
 
 
 def test_the_same_name_in_two_namespaces(world: World) -> None:

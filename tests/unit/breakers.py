@@ -3,15 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-from circuitbreaker_contract.policy import Policy
+from circuitbreaker_contract.policy import Mode, Override, Policy
 from circuitbreaker_contract.state import (
     Order,
     ProbeTotals,
     Reason,
+    Shadow,
     Snapshot,
     State,
     Totals,
     Transition,
+    WindowCounts,
 )
 from circuitbreaker_operator.resource import RESET_ANNOTATION, Resource
 
@@ -59,8 +61,16 @@ def a_transition(state: State, generation: int, reason: Reason, **changed: Any) 
 
 CREATED = a_transition(State.CLOSED, 1, Reason.CREATED, previous=None)
 OPENED = a_transition(
-    State.OPEN, 2, Reason.CONSECUTIVE_FAILURES, consecutive_failures=5, attempt=1, open_until_ms=INCARNATION + 32_000
+    State.OPEN,
+    2,
+    Reason.CONSECUTIVE_FAILURES,
+    consecutive_failures=5,
+    attempt=1,
+    open_until_ms=INCARNATION + 32_000,
+    window=WindowCounts(5, 5, 0),
 )
+FORCED = a_transition(State.OPEN, 2, Reason.FORCED, forced=State.OPEN, note="maintenance")
+RELEASED = a_transition(State.HALF_OPEN, 3, Reason.OVERRIDE_EXPIRED, previous=State.OPEN)
 HALF_OPENED = a_transition(State.HALF_OPEN, 3, Reason.RECOVERY_TIMEOUT_ELAPSED, previous=State.OPEN, attempt=1)
 
 
@@ -83,6 +93,8 @@ def a_snapshot(**changed: Any) -> Snapshot:
         now_ms=NOW,
         attempt=0,
         consecutive_failures=0,
+        window=WindowCounts(),
+        forced=None,
         probe_successes=0,
         probes_lost=0,
         probes_live=0,
@@ -91,9 +103,33 @@ def a_snapshot(**changed: Any) -> Snapshot:
         totals=Totals(),
         probes=ProbeTotals(),
         state_ms=dict.fromkeys(State, 0),
+        shadow=None,
         history=(CREATED,),
     )
     return replace(snapshot, **changed)
+
+
+def a_forced_snapshot(override: Override, **changed: Any) -> Snapshot:
+    """Held by an override, since its second generation."""
+    state = State(override.state)
+    entry = replace(FORCED, state=state, forced=state, note=override.reason, open_until_ms=override.until_ms or None)
+    held: dict[str, Any] = {
+        "order": Order(INCARNATION, 2, 2),
+        "policy": replace(POLICY, override=override),
+        "state": state,
+        "forced": state,
+        "since_ms": entry.at_ms,
+        "reason": Reason.FORCED,
+        "open_until_ms": override.until_ms or None if state is State.OPEN else None,
+        "retry_after_ms": 0 if state is State.CLOSED else -1,
+        "history": (CREATED, entry),
+    }
+    return a_snapshot(**(held | changed))
+
+
+def an_observing_snapshot(shadow: Shadow, **changed: Any) -> Snapshot:
+    """In mode Observe, with that shadow."""
+    return a_snapshot(**({"policy": replace(POLICY, mode=Mode.OBSERVE), "shadow": shadow} | changed))
 
 
 def an_open_snapshot(**changed: Any) -> Snapshot:
@@ -105,6 +141,7 @@ def an_open_snapshot(**changed: Any) -> Snapshot:
         "open_until_ms": OPENED.open_until_ms,
         "attempt": 1,
         "consecutive_failures": 5,
+        "window": WindowCounts(5, 5, 0),
         "totals": Totals(failures=5),
         "reporters": 1,
         "transition_totals": {(State.CLOSED, State.OPEN, Reason.CONSECUTIVE_FAILURES): 1},

@@ -1,12 +1,22 @@
 """Deadlines: which breaker is due, and when to come back to one."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.breakers import INCARNATION, NOW, a_snapshot, an_open_snapshot
+from tests.unit.breakers import (
+    INCARNATION,
+    NOW,
+    POLICY,
+    a_forced_snapshot,
+    a_snapshot,
+    an_observing_snapshot,
+    an_open_snapshot,
+)
 
 from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_contract.state import Order, Standing, State, Tick
+from circuitbreaker_contract.policy import Mode, Override
+from circuitbreaker_contract.state import Order, Shadow, Standing, State, Tick
 from circuitbreaker_operator.clock import Deadlines, due_in_seconds, next_in_seconds
 
 A, B, C = (BreakerKey("shop", name) for name in "abc")
@@ -54,6 +64,24 @@ SNAPSHOTS = {
     "open, and Redis says that it is due": (an_open_snapshot(now_ms=INCARNATION, due=True), 0.0),
     "half-open with a probe under way": (a_snapshot(state=State.HALF_OPEN, probes_live=1), 0.0),
     "half-open: a probe may have been given without a word": (a_snapshot(state=State.HALF_OPEN), 30.0),
+    "held Open until then": (a_forced_snapshot(Override("Open", NOW + 2_500, "x")), 2.5),
+    "held Closed until then": (a_forced_snapshot(Override("Closed", NOW + 2_500, "x")), 2.5),
+    "held Closed, and its time is over": (a_forced_snapshot(Override("Closed", NOW, "x"), due=True), 0.0),
+    "held Open without an end": (a_forced_snapshot(Override("Open", 0, "x")), None),
+    "held Closed without an end": (a_forced_snapshot(Override("Closed", 0, "x")), None),
+    "an override that is over": (a_snapshot(policy=replace(POLICY, override=Override("Open", NOW - 1, "x"))), None),
+    "observing": (an_observing_snapshot(Shadow()), None),
+    "its shadow is Open": (an_observing_snapshot(Shadow(State.OPEN, open_until_ms=NOW + 700)), 0.7),
+    "its shadow is due": (an_observing_snapshot(Shadow(State.OPEN, open_until_ms=NOW - 1), due=True), 0.0),
+    "its shadow is HalfOpen": (an_observing_snapshot(Shadow(State.HALF_OPEN)), None),
+    "held Closed while its shadow is Open": (
+        an_observing_snapshot(
+            Shadow(State.OPEN, open_until_ms=NOW + 700),
+            policy=replace(POLICY, mode=Mode.OBSERVE, override=Override("Closed", NOW + 300, "x")),
+            forced=State.CLOSED,
+        ),
+        0.3,
+    ),
 }
 
 
@@ -65,6 +93,8 @@ def test_due_in_seconds(snapshot: Any, seconds: float | None) -> None:
 
 TICKS = {
     "closed": (State.CLOSED, None, None),
+    "closed, and an override ends or a shadow is due": (State.CLOSED, 700, 0.701),
+    "held Open without an end": (State.OPEN, None, None),
     "open": (State.OPEN, 1_500, 1.501),
     "not quite due": (State.OPEN, 0, 0.001),
     "half-open, a lease expires": (State.HALF_OPEN, 2_000, 2.001),

@@ -7,26 +7,32 @@ from typing import Any
 import pytest
 from tests.unit.breakers import (
     CREATED,
+    FORCED,
     HALF_OPENED,
     INCARNATION,
     NOW,
     OPENED,
     OWNER,
     POLICY,
+    RELEASED,
     UID,
+    a_forced_snapshot,
     a_resource,
     a_snapshot,
     a_transition,
+    an_observing_snapshot,
     an_open_snapshot,
 )
 
-from circuitbreaker_contract.state import Order, Reason, State
+from circuitbreaker_contract.policy import Mode, Override
+from circuitbreaker_contract.state import Order, Reason, Shadow, State
 from circuitbreaker_operator import events
 from circuitbreaker_operator.plan import Plan, Rejected
-from circuitbreaker_operator.status import policy_map
+from circuitbreaker_operator.wording import policy_map
 
 IN_FORCE = Plan(policy=POLICY)
-APPLIED = {"policy": policy_map(POLICY)}
+WORDS = policy_map(POLICY, forced=False)
+APPLIED = {"policy": WORDS}
 STEM = f"pay.{UID[:8]}.{events.base36(INCARNATION)}"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
@@ -44,6 +50,8 @@ def after(generation: int, incarnation: int = INCARNATION) -> dict[str, Any]:
     return APPLIED | {"incarnation": incarnation, "stateGeneration": generation}
 
 
+HOLD = Override("Open", 0, "maintenance")
+MODE_CHANGED = a_transition(State.CLOSED, 2, Reason.MODE_CHANGED)
 STORIES = {
     "a new breaker says its policy": (a_snapshot(), {}, [("Normal", "PolicyApplied", f"{STEM}.r1")]),
     "nothing new, nothing said": (a_snapshot(), after(1), []),
@@ -75,8 +83,71 @@ STORIES = {
     ),
     "an edit was applied": (
         a_snapshot(order=Order(INCARNATION, 1, 4)),
-        after(1) | {"policy": policy_map(POLICY) | {"failureThreshold": 9}},
+        after(1) | {"policy": WORDS | {"failureThreshold": 9}},
         [("Normal", "PolicyApplied", f"{STEM}.r4")],
+    ),
+    "a person held it Open": (
+        a_forced_snapshot(HOLD),
+        after(1),
+        [("Warning", "CircuitForced", f"{STEM}.2")],
+    ),
+    "a person held it Closed": (
+        a_forced_snapshot(Override("Closed", 0, "tests")),
+        after(1),
+        [("Normal", "CircuitForced", f"{STEM}.2")],
+    ),
+    "the override ended": (
+        a_snapshot(history=(CREATED, FORCED, RELEASED)),
+        after(2) | {"policy": WORDS | {"override": {"state": "Open", "reason": "maintenance"}}},
+        [("Normal", "OverrideExpired", f"{STEM}.3")],
+    ),
+    "another reason of the same override": (
+        a_forced_snapshot(Override("Open", 0, "still broken")),
+        after(2) | {"policy": WORDS | {"override": {"state": "Open", "reason": "maintenance"}}},
+        [("Normal", "PolicyApplied", f"{STEM}.r2")],
+    ),
+    "an override that was over when it was set": (
+        a_snapshot(policy=replace(POLICY, override=Override("Open", NOW - 1, "late"))),
+        after(1),
+        [],
+    ),
+    "an override and a rule in one edit: the rule first, then what it did": (
+        a_forced_snapshot(HOLD),
+        after(1) | {"policy": WORDS | {"failureThreshold": 9, "window": {"calls": 9}}},
+        [
+            ("Normal", "PolicyApplied", f"{STEM}.r2"),
+            ("Normal", "WindowReset", f"{STEM}.r2.window"),
+            ("Warning", "CircuitForced", f"{STEM}.2"),
+        ],
+    ),
+    "it opened, and then a person edited a rule and held it": (
+        a_forced_snapshot(HOLD, history=(CREATED, OPENED, replace(FORCED, previous=State.OPEN, generation=3))),
+        after(1) | {"policy": WORDS | {"failureThreshold": 9}},
+        [
+            ("Warning", "CircuitOpened", f"{STEM}.2"),
+            ("Normal", "PolicyApplied", f"{STEM}.r2"),
+            ("Warning", "CircuitForced", f"{STEM}.3"),
+        ],
+    ),
+    "an override that was there from the beginning": (
+        a_forced_snapshot(HOLD),
+        {},
+        [("Normal", "PolicyApplied", f"{STEM}.r2"), ("Warning", "CircuitForced", f"{STEM}.2")],
+    ),
+    "the mode changed": (
+        an_observing_snapshot(Shadow(), history=(MODE_CHANGED,)),
+        after(1),
+        [("Normal", "PolicyApplied", f"{STEM}.r1"), ("Normal", "ModeChanged", f"{STEM}.2")],
+    ),
+    "the window has another length": (
+        a_snapshot(),
+        after(1) | {"policy": WORDS | {"window": {"duration": "30s"}}},
+        [("Normal", "PolicyApplied", f"{STEM}.r1"), ("Normal", "WindowReset", f"{STEM}.r1.window")],
+    ),
+    "a restored breaker has an empty window anyway": (
+        a_snapshot(history=(replace(CREATED, reason=Reason.RESTORED, generation=3),)),
+        after(2, INCARNATION - 5) | {"policy": WORDS | {"window": {"calls": 9}}},
+        [("Normal", "CircuitRestored", f"{STEM}.3"), ("Normal", "PolicyApplied", f"{STEM}.r1")],
     ),
     "another installation's breaker": (an_open_snapshot(owner="cluster-2"), {}, []),
 }
@@ -100,10 +171,10 @@ def test_skipped_transitions_are_counted() -> None:
 
 def test_a_rejected_spec_is_said_once_a_generation() -> None:
     """The status remembers what was said."""
-    refused = Plan(rejected=Rejected("NotSupported", "no backoff"))
-    name = f"pay.{UID[:8]}.g2.notsupported"
+    refused = Plan(rejected=Rejected("InvalidSpec", "spec.x: is wrong"))
+    name = f"pay.{UID[:8]}.g2.invalidspec"
     assert told(a_snapshot(), after(1), refused, 2) == [("Warning", "PolicyRejected", name)]
-    ready = {"type": "Ready", "status": "False", "reason": "NotSupported", "observedGeneration": 2}
+    ready = {"type": "Ready", "status": "False", "reason": "InvalidSpec", "observedGeneration": 2}
     assert told(a_snapshot(), after(1) | {"conditions": [ready]}, refused, 2) == []
     assert told(a_snapshot(), after(1) | {"conditions": [ready]}, refused, 3) != []
 
@@ -139,3 +210,150 @@ def test_base36(number: int, text: str) -> None:
     """As short as a name can have it; `int` reads it back."""
     assert int(events.base36(number), 36) == number
     assert len(events.base36(number)) == len(text)
+
+
+WINDOW_EDITS = {
+    "nothing was known": ({}, {"calls": 10}, False),
+    "the same": ({"calls": 10}, {"calls": 10}, False),
+    "more calls": ({"calls": 10}, {"calls": 20}, False),
+    "fewer calls": ({"calls": 20}, {"calls": 10}, False),
+    "another length": ({"duration": "1m"}, {"duration": "2m"}, True),
+    "calls in place of time": ({"duration": "1m"}, {"calls": 10}, True),
+    "time in place of calls": ({"calls": 10}, {"duration": "1m"}, True),
+}
+
+
+@pytest.mark.parametrize(("before", "after_it", "expected"), WINDOW_EDITS.values(), ids=WINDOW_EDITS)
+def test_which_edits_empty_the_window(before: dict[str, Any], after_it: dict[str, Any], expected: bool) -> None:
+    """As the functions have it."""
+    assert events.empties_window({"window": before}, {"window": after_it}) is expected
+
+
+def messages(snapshot: Any, previous: dict[str, Any], **resource: Any) -> dict[str, str]:
+    found = events.due(a_resource(**resource), snapshot, IN_FORCE, owner=OWNER, previous=previous, now_ms=NOW)
+    return {event.reason: event.message for event in found}
+
+
+FORCED_BY = {
+    "nobody knows who": (HOLD, [], "held Open: maintenance"),
+    "who and until when": (
+        Override("Open", NOW, "maintenance"),
+        [("kubectl-patch", "2027-01-15T08:00:00Z", "f:override")],
+        "held Open until 2027-01-15T08:01:00Z, set by kubectl-patch: maintenance",
+    ),
+    "the last one of several": (
+        HOLD,
+        [
+            ("kubectl-edit", "2027-01-15T09:00:00Z", "f:override"),
+            ("argocd", "2027-01-15T08:00:00Z", "f:override"),
+            ("helm", "2027-01-15T10:00:00Z", "f:window"),
+        ],
+        "held Open, set by kubectl-edit: maintenance",
+    ),
+    "a name that is none": (
+        HOLD,
+        [("a\nb" + "x" * 500, "2027-01-15T08:00:00Z", "f:override")],
+        f"held Open, set by a b{'x' * 124}…: maintenance",
+    ),
+}
+
+
+@pytest.mark.parametrize(("override", "managers", "message"), FORCED_BY.values(), ids=FORCED_BY)
+def test_who_forced_it(override: Override, managers: list[tuple[str, str, str]], message: str) -> None:
+    """From managedFields, whose last writer of spec.override counts."""
+    fields = [
+        {"manager": name, "operation": "Update", "time": time, "fieldsV1": {"f:spec": {field: {"f:state": {}}}}}
+        for name, time, field in managers
+    ]
+    spec = {"override": {"state": "Open", "reason": "maintenance"}}
+    said = messages(a_forced_snapshot(override), after(1), spec=spec, managedFields=fields)
+    assert said["CircuitForced"] == message
+
+
+def test_a_resource_without_override_keeps_no_manager() -> None:
+    """Ten thousand resources are kept; only what an Event needs is worth it."""
+    fields = [{"manager": "kubectl", "fieldsV1": {"f:spec": {"f:override": {}}}}, {"manager": "x"}, {"fieldsV1": None}]
+    assert a_resource(managedFields=fields).override_manager == ""
+    override = {"override": {"state": "Open", "reason": "x"}}
+    assert a_resource(spec=override, managedFields=fields).override_manager == "kubectl"
+    assert a_resource(spec=override).override_manager == ""
+
+
+def test_an_override_that_has_been_replaced_is_not_told_with_the_new_ones_words() -> None:
+    """Two overrides while nobody looked: who set the first is not known any more."""
+    history = (
+        replace(FORCED, note="first"),
+        replace(RELEASED, generation=3),
+        replace(FORCED, generation=4, note="second"),
+    )
+    snapshot = a_forced_snapshot(Override("Open", NOW, "second"), history=history)
+    found = events.due(
+        a_resource(
+            spec={"override": {"state": "Open", "reason": "second"}},
+            managedFields=[{"manager": "me", "fieldsV1": {"f:spec": {"f:override": {}}}}],
+        ),
+        snapshot,
+        IN_FORCE,
+        owner=OWNER,
+        previous=after(1),
+        now_ms=NOW,
+    )
+    assert [event.message for event in found] == [
+        "held Open: first",
+        "the override is over; probes are permitted",
+        "held Open until 2027-01-15T08:01:00Z, set by me: second",
+    ]
+
+
+def test_modes_that_changed_while_nobody_looked() -> None:
+    """Only the last change led to the mode of now."""
+    history = (MODE_CHANGED, replace(MODE_CHANGED, generation=3))
+    found = events.due(a_resource(), a_snapshot(history=history), IN_FORCE, owner=OWNER, previous=after(1), now_ms=NOW)
+    assert [event.message for event in found] == ["spec.mode changed", "spec.mode changed to Enforce"]
+
+
+WATCHED = Shadow(State.OPEN, NOW - 5, "ConsecutiveFailures", NOW + 5, attempt=1, opened=3)
+OBSERVING = {"policy": policy_map(replace(POLICY, mode=Mode.OBSERVE), forced=False)}
+FIVE = "5 consecutive failures reached failureThreshold 5"
+SHADOWS = {
+    "once": (WATCHED, {"wouldHaveOpened": 2}, (), f"would have opened: {FIVE}"),
+    "for the first time": (replace(WATCHED, opened=1), {}, (), f"would have opened: {FIVE}"),
+    "several times": (WATCHED, {"wouldHaveOpened": 0}, (), f"would have opened 3 times, the last time because {FIVE}"),
+    "and would have gone on": (
+        replace(WATCHED, state=State.HALF_OPEN, reason="RecoveryTimeoutElapsed"),
+        {"wouldHaveOpened": 2},
+        (),
+        "would have opened",
+    ),
+    "not again": (WATCHED, {"wouldHaveOpened": 3}, (), None),
+    "after a reset the count begins anew": (
+        replace(WATCHED, opened=1),
+        {"wouldHaveOpened": 3},
+        (a_transition(State.CLOSED, 2, Reason.RESET),),
+        f"would have opened: {FIVE}",
+    ),
+    "a status that somebody else wrote": (
+        replace(WATCHED, opened=1),
+        {"wouldHaveOpened": "many"},
+        (),
+        f"would have opened: {FIVE}",
+    ),
+}
+
+
+@pytest.mark.parametrize(("shadow", "was", "history", "message"), SHADOWS.values(), ids=SHADOWS)
+def test_would_have_opened(shadow: Shadow, was: dict[str, Any], history: Any, message: str | None) -> None:
+    """One Event for all that happened since the last status."""
+    snapshot = an_observing_snapshot(shadow, consecutive_failures=5, history=history or (CREATED,))
+    said = messages(snapshot, after(1) | OBSERVING | {"shadow": was})
+    assert said.get("WouldHaveOpened") == message
+    name = ("Normal", "WouldHaveOpened", f"{STEM}.1.w{shadow.opened}")
+    assert (name in told(snapshot, after(1) | OBSERVING | {"shadow": was})) is (message is not None)
+
+
+def test_an_edit_is_told_as_of_the_moment_of_what_it_did() -> None:
+    """So that a list by time has it in front."""
+    edited = after(1) | {"policy": WORDS | {"failureThreshold": 9}}
+    found = events.due(a_resource(), a_forced_snapshot(HOLD), IN_FORCE, owner=OWNER, previous=edited, now_ms=NOW)
+    assert {event.at_ms for event in found} == {FORCED.at_ms}
+    assert [event.reason for event in found] == ["PolicyApplied", "CircuitForced"]

@@ -1,19 +1,32 @@
 """The smaller pure parts of the operator: cache, hints, times, rate limit, Kopf's settings, refresh, health."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.unit.breakers import INCARNATION, UID, a_resource, a_snapshot, an_open_snapshot
+from tests.unit.breakers import (
+    INCARNATION,
+    NOW,
+    OWNER,
+    POLICY,
+    UID,
+    a_forced_snapshot,
+    a_resource,
+    a_snapshot,
+    an_observing_snapshot,
+    an_open_snapshot,
+)
 
 from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_contract.state import State, Totals
+from circuitbreaker_contract.policy import Override
+from circuitbreaker_contract.state import Order, Reason, Shadow, Snapshot, Standing, State, Tick, Totals, WindowCounts
 from circuitbreaker_operator import times
 from circuitbreaker_operator.cache import Cache, Change
 from circuitbreaker_operator.handlers import Life, kopf_settings
 from circuitbreaker_operator.health import report
-from circuitbreaker_operator.metrics import Book, BreakerCollector
-from circuitbreaker_operator.reflector import Bucket
+from circuitbreaker_operator.metrics import Book, BreakerCollector, Metrics
+from circuitbreaker_operator.reflector import Bucket, Reflector, Urgency
 from circuitbreaker_operator.refresh import slice_of
 from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.subscription import parse_hint
@@ -62,6 +75,14 @@ HINTS = {
     "a length beyond all bounds": (
         b'{"service":"shop/pay","state":"Open","retryAfterMs":1e99}',
         (KEY, State.OPEN, None),
+    ),
+    "an opening without an end": (
+        b'{"service":"shop/pay","state":"Open","retryAfterMs":-1}',
+        (KEY, State.OPEN, None),
+    ),
+    "a shadow that opened": (
+        b'{"service":"shop/pay","state":"Closed","reason":"WouldHaveOpened","retryAfterMs":0}',
+        (KEY, State.CLOSED, None),
     ),
     "a deletion": (b'{"service":"shop/pay","state":""}', (KEY, None, None)),
     "a state nobody knows": (b'{"service":"shop/pay","state":"Ajar"}', (KEY, None, None)),
@@ -148,23 +169,22 @@ def test_health_says_degraded_and_which() -> None:
     book = Book()
     up: dict[str, dict[str, Any]] = {"redis": {"status": "up"}}
     book.put(KEY, a_snapshot(totals=Totals(successes=3, failures=1)))
+    book.put(BreakerKey("shop", "other"), a_snapshot())
     healthy = report(book, components=up, uptime_seconds=1.0)
     assert (healthy["status"], healthy["open_circuits"]) == ("healthy", [])
     assert healthy["metrics"]["error_rate_percent"] == {"recent": None, "overall": 25.0}
-    book.put(KEY, an_open_snapshot(totals=Totals(successes=3, failures=6)))
+    book.put(KEY, an_open_snapshot(totals=Totals(successes=3, failures=6), window=WindowCounts(8, 6, 0)))
     degraded = report(book, components=up, uptime_seconds=1.0)
     assert (degraded["status"], degraded["open_circuits"]) == ("degraded", ["shop/pay"])
-    assert degraded["metrics"]["circuits"] == {"total": 1, "closed": 0, "open": 1, "half_open": 0}
-    assert degraded["metrics"]["error_rate_percent"]["recent"] == 100.0
+    assert degraded["metrics"]["circuits"] == {"total": 2, "closed": 1, "open": 1, "half_open": 0}
+    assert degraded["metrics"]["error_rate_percent"] == {"recent": 75.0, "overall": 66.667}
     assert report(Book(), components={"redis": {"status": "down"}}, uptime_seconds=1.0)["status"] == "degraded"
     json.dumps(degraded)
 
 
-def test_the_series_of_a_breaker() -> None:
-    """One-hot states, always all three; an end of Open only while Open."""
-    book = Book()
-    book.put(KEY, an_open_snapshot(state_ms={State.CLOSED: 1_500}))
-    samples = {
+def series(book: Book) -> dict[tuple[str, ...], float]:
+    """(name, values of labels less namespace and name) -> value."""
+    return {
         (
             sample.name,
             *(value for name, value in sample.labels.items() if name not in {"namespace", "name"}),
@@ -172,11 +192,94 @@ def test_the_series_of_a_breaker() -> None:
         for metric in BreakerCollector(book).collect()
         for sample in metric.samples
     }
+
+
+def test_the_series_of_a_breaker() -> None:
+    """One-hot states, always all three; an end of Open only while Open."""
+    book = Book()
+    book.put(KEY, an_open_snapshot(state_ms={State.CLOSED: 1_500}))
+    samples = series(book)
     assert [samples["circuitbreaker_state", state] for state in ("Closed", "Open", "HalfOpen")] == [0.0, 1.0, 0.0]
     assert samples["circuitbreaker_calls_total", "failure"] == 5.0
     assert samples["circuitbreaker_transitions_total", "Closed", "Open", "ConsecutiveFailures"] == 1.0
     assert samples["circuitbreaker_state_seconds_total", "Closed"] == 1.5
     assert samples["circuitbreaker_open_until_timestamp_seconds",] == (INCARNATION + 32_000) / 1000
+    assert samples["circuitbreaker_forced",] == 0.0
     book.put(KEY, a_snapshot())
-    names = {sample.name for metric in BreakerCollector(book).collect() for sample in metric.samples}
+    names = {name for name, *_ in series(book)}
     assert "circuitbreaker_open_until_timestamp_seconds" not in names
+
+
+def test_the_series_of_rates() -> None:
+    """As in the window, to the last digit; absent below minimumCalls, and for slow calls that nobody tells apart."""
+    book, rated = Book(), replace(POLICY, minimum_calls=3, slow_call_duration_ms=1, slow_call_rate_percent=50)
+    rates = ("circuitbreaker_failure_rate_percent",), ("circuitbreaker_slow_call_rate_percent",)
+    book.put(KEY, a_snapshot(policy=rated, window=WindowCounts(3, 1, 3)))
+    assert [series(book).get(rate) for rate in rates] == [pytest.approx(100 / 3), 100.0]
+    book.put(KEY, a_snapshot(policy=rated, window=WindowCounts(2, 1, 2)))
+    assert [series(book).get(rate) for rate in rates] == [None, None]
+    book.put(KEY, a_snapshot(window=WindowCounts(10, 0, 0)))
+    assert [series(book).get(rate) for rate in rates] == [0.0, None]
+
+
+def test_the_series_of_overrides_and_of_observe() -> None:
+    """Held without an end there is no time of its end; a shadow counts only in mode Observe."""
+    book = Book()
+    totals = {(State.CLOSED, State.OPEN, Reason.FORCED): 1}
+    book.put(KEY, a_forced_snapshot(Override("Open", 0, "x"), transition_totals=totals))
+    held = series(book)
+    assert (held["circuitbreaker_forced",], held["circuitbreaker_state", "Open"]) == (1.0, 1.0)
+    assert held["circuitbreaker_transitions_total", "Closed", "Open", "Forced"] == 1.0
+    assert {name for name, *_ in held}.isdisjoint(
+        {"circuitbreaker_open_until_timestamp_seconds", "circuitbreaker_shadow_opened_total"}
+    )
+    book.put(KEY, an_observing_snapshot(Shadow(State.OPEN, opened=3, not_permitted=7)))
+    watched = series(book)
+    assert watched["circuitbreaker_state", "Closed"] == 1.0
+    assert watched["circuitbreaker_shadow_opened_total",] == 3.0
+    assert watched["circuitbreaker_shadow_not_permitted_total",] == 7.0
+
+
+def a_tick(due_in_ms: int | None, activity: int = 0) -> Tick:
+    return Tick(Standing(State.CLOSED, Order(INCARNATION, 1, 1), 0), due_in_ms, activity)
+
+
+LOOKS = {
+    "nothing moved": (a_snapshot(), a_tick(None), None),
+    "calls": (a_snapshot(), a_tick(None, 5), Urgency.COUNTERS),
+    "somebody reported lately": (a_snapshot(reporters=1), a_tick(None), Urgency.COUNTERS),
+    "a time window empties without a sound": (a_snapshot(window=WindowCounts(1)), a_tick(None), Urgency.COUNTERS),
+    "a count window does not": (
+        a_snapshot(policy=replace(POLICY, window_ms=0, window_calls=10), window=WindowCounts(1)),
+        a_tick(None),
+        None,
+    ),
+    "a shadow that is Open may have moved": (
+        an_observing_snapshot(Shadow(State.OPEN, open_until_ms=NOW)),
+        a_tick(None),
+        Urgency.TRANSITION,
+    ),
+    "a shadow that was Closed has a deadline": (an_observing_snapshot(Shadow()), a_tick(500), Urgency.TRANSITION),
+    "a shadow that is Closed": (an_observing_snapshot(Shadow()), a_tick(None), None),
+    "an override with an end": (a_snapshot(), a_tick(500), None),
+    "an override with an end in mode Observe": (
+        an_observing_snapshot(Shadow(), forced=State.CLOSED),
+        a_tick(500),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("seen", "tick", "expected"), LOOKS.values(), ids=LOOKS)
+async def test_what_a_tick_makes_us_look_at(seen: Snapshot, tick: Tick, expected: Urgency | None) -> None:
+    """Whatever may have moved since the last look, and nothing else."""
+    cache, book, metrics = Cache(), Book(), Metrics()
+    cache.put(a_resource())
+    book.put(KEY, seen)
+    nothing: Any = None
+    reflector = Reflector(
+        Settings.load(), owner=OWNER, cache=cache, store=nothing, cluster=nothing, book=book, metrics=metrics
+    )
+    reflector.ticked(KEY, tick)
+    taken = reflector._pending.take(float("inf"))
+    assert (None if taken is None else Urgency(taken[1])) is expected

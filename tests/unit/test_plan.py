@@ -1,13 +1,14 @@
 """What a resource and a breaker in Redis make the operator write."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.unit.breakers import OWNER, POLICY, UID, a_resource, a_snapshot
 
-from circuitbreaker_contract.policy import Policy
+from circuitbreaker_contract.policy import LATEST_MS, Mode, Override, Policy
 from circuitbreaker_contract.state import Resume, State
-from circuitbreaker_operator.plan import Plan, plan, reset_token
+from circuitbreaker_operator.plan import Plan, Rejected, plan, reset_token
 from circuitbreaker_operator.settings import Settings
 
 SETTINGS = Settings.load()
@@ -28,6 +29,8 @@ RESUMED = Resume(
     open_until_ms=1_800_000_032_000,
     attempt=1,
 )
+HOLD = {"state": "Open", "reason": "maintenance"}
+HELD = {name: value for name, value in SHOWN.items() if name != "openUntil"} | {"forced": True}
 
 
 def decided(resource: dict[str, Any], snapshot: dict[str, Any] | None, settings: Settings = SETTINGS) -> Plan:
@@ -92,6 +95,49 @@ DECISIONS = {
         None,
         Plan(policy=POLICY, configure=True, resume=RESUMED, reset="two"),
     ),
+    "what was held Open without an end comes back held Open": (
+        {"status": HELD, "spec": {"override": HOLD}},
+        None,
+        Plan(
+            policy=replace(POLICY, override=Override("Open", 0, "maintenance")),
+            configure=True,
+            resume=replace(RESUMED, open_until_ms=None, forced=State.OPEN),
+        ),
+    ),
+    "what was held Open until a time comes back held Open": (
+        {"status": SHOWN | {"forced": True}},
+        None,
+        Plan(policy=POLICY, configure=True, resume=replace(RESUMED, forced=State.OPEN)),
+    ),
+    "what was held Closed comes back held Closed": (
+        {"status": SHOWN | {"forced": True, "state": "Closed"}},
+        None,
+        Plan(
+            policy=POLICY,
+            configure=True,
+            resume=replace(RESUMED, state=State.CLOSED, open_until_ms=None, forced=State.CLOSED),
+        ),
+    ),
+    "an override that is in force is left alone": (
+        {"spec": {"override": HOLD}},
+        {"policy": replace(POLICY, override=Override("Open", 0, "maintenance")), "forced": State.OPEN},
+        Plan(policy=replace(POLICY, override=Override("Open", 0, "maintenance"))),
+    ),
+    "an override that is over is left alone": (
+        {"spec": {"override": HOLD | {"until": "2020-01-01T00:00:00Z"}}},
+        {"policy": replace(POLICY, override=Override("Open", 1_577_836_800_000, "maintenance"))},
+        Plan(policy=replace(POLICY, override=Override("Open", 1_577_836_800_000, "maintenance"))),
+    ),
+    "a reset works while it is held": (
+        {"spec": {"override": HOLD}, "reset": "one"},
+        {"policy": replace(POLICY, override=Override("Open", 0, "maintenance")), "forced": State.OPEN},
+        Plan(policy=replace(POLICY, override=Override("Open", 0, "maintenance")), reset="one"),
+    ),
+    "a reset works in mode Observe": (
+        {"spec": {"mode": "Observe"}, "reset": "one"},
+        {"policy": replace(POLICY, mode=Mode.OBSERVE)},
+        Plan(policy=replace(POLICY, mode=Mode.OBSERVE), reset="one"),
+    ),
     "a status of another breaker in Redis is no start for this one": (
         {"status": SHOWN},
         {"uid": "another"},
@@ -113,6 +159,7 @@ def test_another_default_of_the_operator_is_applied_to_the_same_generation() -> 
 
 
 BAD_STATUSES = {
+    "forced": "yes",
     "state": "Ajar",
     "since": "yesterday",
     "openUntil": None,
@@ -130,34 +177,107 @@ def test_a_status_that_does_not_look_right_is_no_start(field: str, value: Any) -
     assert (afresh.resume, len(afresh.remarks)) == (Resume(last_reset="two"), 1)
 
 
-NOT_SUPPORTED = {
-    "window": {"window": {"calls": 10}},
-    "minimumCalls": {"minimumCalls": 10},
-    "failureRatePercent": {"failureRatePercent": 50},
-    "slowCallDuration, slowCallRatePercent": {"slowCallDuration": "1s", "slowCallRatePercent": 50},
-    "backoff": {"backoff": {"factor": 2, "max": "1m"}},
-    "quorum": {"quorum": {"minReporters": 2}},
-    "mode Observe": {"mode": "Observe"},
-    "override": {"override": {"state": "Open", "reason": "maintenance"}},
-    "failureThreshold 0, failureRatePercent": {"failureThreshold": 0, "failureRatePercent": 50},
+@pytest.mark.parametrize("wrong", [{"state": "HalfOpen"}, {"forced": False}], ids=["held HalfOpen", "Open for ever"])
+def test_a_status_that_contradicts_itself_is_no_start(wrong: dict[str, Any]) -> None:
+    """Nothing is held HalfOpen, and only what is held is Open without an end."""
+    afresh = decided({"status": HELD | wrong}, None)
+    assert (afresh.resume, len(afresh.remarks)) == (None, 1)
+
+
+RATES = {"failure_rate_percent": 50}
+POLICIES = {
+    "nothing": ({}, {"window_ms": 60_000, "minimum_calls": 10}),
+    "a window of calls": ({"window": {"calls": 100}}, {"window_calls": 100, "minimum_calls": 10}),
+    "a window of fewer calls than are needed by default": (
+        {"window": {"calls": 4}},
+        {"window_calls": 4, "minimum_calls": 4},
+    ),
+    "a window of time": ({"window": {"duration": "2m"}}, {"window_ms": 120_000, "minimum_calls": 10}),
+    "minimumCalls": ({"minimumCalls": 3}, {"window_ms": 60_000, "minimum_calls": 3}),
+    "a failure rate": ({"failureRatePercent": 50}, RATES),
+    "only a failure rate": ({"failureThreshold": 0, "failureRatePercent": 50}, RATES | {"failure_threshold": 0}),
+    "slow calls": (
+        {"slowCallDuration": "2s", "slowCallRatePercent": 80},
+        {"slow_call_duration_ms": 2_000, "slow_call_rate_percent": 80},
+    ),
+    "backoff without jitter": (
+        {"backoff": {"factor": 2, "max": "5m"}},
+        {"backoff_factor": 2, "backoff_max_ms": 300_000, "jitter_percent": 0},
+    ),
+    "backoff with jitter": (
+        {"backoff": {"factor": 2, "max": "5m", "jitterPercent": 20}},
+        {"backoff_factor": 2, "backoff_max_ms": 300_000, "jitter_percent": 20},
+    ),
+    "a quorum": ({"quorum": {"minReporters": 3}}, {"min_reporters": 3}),
+    "mode Enforce": ({"mode": "Enforce"}, {}),
+    "mode Observe": ({"mode": "Observe"}, {"mode": Mode.OBSERVE}),
+    "an override without an end": ({"override": HOLD}, {"override": Override("Open", 0, "maintenance")}),
+    "an override with an end": (
+        {"override": HOLD | {"state": "Closed", "until": "2030-01-31T18:00:00.25Z"}},
+        {"override": Override("Closed", 1_896_112_800_250, "maintenance")},
+    ),
+    "an override until the epoch is over, not endless": (
+        {"override": HOLD | {"until": "1970-01-01T00:00:00Z"}},
+        {"override": Override("Open", 1, "maintenance")},
+    ),
+    "an override until before the epoch is over too": (
+        {"override": HOLD | {"until": "1066-10-14T09:00:00Z"}},
+        {"override": Override("Open", 1, "maintenance")},
+    ),
+    "an override until the last moment": (
+        {"override": HOLD | {"until": "2255-03-14T16:00:00Z"}},
+        {"override": Override("Open", LATEST_MS, "maintenance")},
+    ),
+    "a reason of the longest kind": (
+        {"override": HOLD | {"reason": "\U0001f525" * 256}},
+        {"override": Override("Open", 0, "\U0001f525" * 256)},
+    ),
 }
 
 
-@pytest.mark.parametrize(("fields", "spec"), NOT_SUPPORTED.items(), ids=NOT_SUPPORTED)
-def test_rules_that_are_not_there_yet_are_refused_by_name(fields: str, spec: dict[str, Any]) -> None:
-    """Nothing that a person asks for is silently ignored."""
-    refused = decided({"spec": spec, "generation": 2}, {}).rejected
-    assert refused is not None
-    assert refused.reason == "NotSupported"
-    assert refused.message == (
-        f"this version of the operator does not support {fields}; the last policy stays in force"
-    )
+@pytest.mark.parametrize(("spec", "asked"), POLICIES.values(), ids=POLICIES)
+def test_every_field_becomes_policy(spec: dict[str, Any], asked: dict[str, Any]) -> None:
+    """With the defaults for the rest; what is not asked for is off."""
+    expected = Policy(**{"failure_threshold": 5} | dict(zip(TIMES, (30_000, 3, 3, 30_000), strict=True)) | asked)
+    assert decided({"spec": spec}, None) == Plan(policy=expected, configure=True)
 
 
-@pytest.mark.parametrize("spec", [{"mode": "Enforce"}, {"quorum": {"minReporters": 1}}])
-def test_saying_what_is_the_default_is_supported(spec: dict[str, Any]) -> None:
-    """Mode Enforce and one reporter are what there is."""
-    assert decided({"spec": spec}, {}) == Plan(policy=POLICY)
+TIMES = ("recovery_timeout_ms", "half_open_limit", "success_threshold", "probe_timeout_ms")
+TOO_SHORT = "must not be shorter than recoveryTimeout, which is 30s by default (CB_RECOVERY_TIMEOUT)"
+NOW_INVALID = {
+    "a backoff that ends before the default begins": (
+        {"backoff": {"factor": 2, "max": "20s"}},
+        f"spec.backoff.max: {TOO_SHORT}; set spec.recoveryTimeout as well, or a longer max",
+    ),
+    "an override until a year that the functions do not know": (
+        {"override": HOLD | {"until": "9999-12-31T00:00:00Z"}},
+        "spec.override.until: must not be after 2255-03-14T16:00:00Z; leave it out to hold without an end",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "sentence"), NOW_INVALID.values(), ids=NOW_INVALID)
+def test_what_only_a_default_makes_wrong_is_said(spec: dict[str, Any], sentence: str) -> None:
+    """The schema cannot know the operator's environment: one sentence names the field and the way out."""
+    refused = decided({"spec": spec, "generation": 2}, {})
+    assert (refused.policy, refused.configure) == (None, False)
+    assert refused.rejected == Rejected("InvalidSpec", f"{sentence}; the last policy stays in force")
+
+
+def test_a_default_that_fits_makes_it_right() -> None:
+    """The same spec under another environment, or with the field that was missing."""
+    spec = {"backoff": {"factor": 2, "max": "20s"}}
+    assert decided({"spec": spec}, {}, Settings.load(recovery_timeout_ms=20_000)).rejected is None
+    assert decided({"spec": spec | {"recoveryTimeout": "20s"}}, {}).rejected is None
+
+
+def test_success_threshold_follows_half_open_limit() -> None:
+    """Unless the environment has a value for it."""
+    spec = {"spec": {"halfOpenLimit": 7}}
+    for given, expected in ((None, 7), (2, 2)):
+        policy = decided(spec, None, Settings.load(success_threshold=given)).policy
+        assert policy is not None
+        assert policy.success_threshold == expected
 
 
 def test_an_invalid_spec_leaves_the_last_policy() -> None:

@@ -36,6 +36,8 @@ def test_what_is_understood(monkeypatch, variable: str, text: str, field: str, v
 BAD = {
     "CB_METRICS_PER_BREAKER": ("perhaps", "must be one of true, 1, yes, on, false, 0, no, off (it is 'perhaps')"),
     "CB_RECOVERY_TIMEOUT": ("25h", "must be from 100ms to 24h (it is '25h')"),
+    "CB_HALF_OPEN_LIMIT": ("1001", "must be less than or equal to 1000 (it is '1001')"),
+    "CB_SUCCESS_THRESHOLD": ("0", "must be greater than or equal to 1 (it is '0')"),
     "CB_PROBE_TIMEOUT": ("soon", "'soon' is neither a duration like 30s, 1m30s or 500ms nor a whole number of seconds"),
     "CB_FAILURE_THRESHOLD": ("0", "must be greater than or equal to 1 (it is '0')"),
     "CB_NAMESPACES": ("shop,Bank", "'Bank' is no name of a namespace"),
@@ -94,10 +96,3 @@ def test_every_setting_is_explained() -> None:
         "100.0",
         "true",
     ]
-
-
-def test_a_default_follows_half_open_limit() -> None:
-    """successThreshold that nobody set is the limit of the same spec."""
-    nothing = dict.fromkeys(("failure_threshold", "recovery_timeout_ms", "success_threshold", "probe_timeout_ms"))
-    assert Settings.load().policy(half_open_limit=7, **nothing).success_threshold == 7
-    assert Settings.load(success_threshold=2).policy(half_open_limit=7, **nothing).success_threshold == 2

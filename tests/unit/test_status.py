@@ -1,26 +1,34 @@
 """How a status reads, what of it is worth a write, and what the write says."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.unit.breakers import (
     CREATED,
+    FORCED,
+    HALF_OPENED,
     INCARNATION,
     NOW,
     OPENED,
     OWNER,
     POLICY,
+    RELEASED,
+    a_forced_snapshot,
     a_resource,
     a_snapshot,
+    a_transition,
+    an_observing_snapshot,
     an_open_snapshot,
 )
 
-from circuitbreaker_contract.policy import Policy
-from circuitbreaker_contract.state import Order, Reason, State, Totals
+from circuitbreaker_contract.policy import Mode, Override, Policy
+from circuitbreaker_contract.state import Order, Reason, Shadow, State, Totals, Transition, WindowCounts
 from circuitbreaker_operator import status
 from circuitbreaker_operator.plan import Plan, Rejected
 from circuitbreaker_operator.resource import Resource
 from circuitbreaker_operator.status import Change
+from circuitbreaker_operator.wording import because, plain, policy_map, spelled
 
 IN_FORCE = Plan(policy=POLICY)
 
@@ -52,6 +60,7 @@ def test_an_open_breaker() -> None:
         "attempt": 1,
         "consecutiveFailures": 5,
         "totals": {"successes": 0, "failures": 5, "slow": 0, "ignored": 0, "notPermitted": 0, "late": 0},
+        "window": {"calls": 5, "failures": 5, "slow": 0},
         "reporters": 1,
         "trips": 1,
         "transitions": [
@@ -76,6 +85,9 @@ def test_an_open_breaker() -> None:
             "halfOpenLimit": 3,
             "successThreshold": 3,
             "probeTimeout": "30s",
+            "window": {"duration": "1m"},
+            "minimumCalls": 10,
+            "quorum": {"minReporters": 1},
             "mode": "Enforce",
         },
         "conditions": [
@@ -99,7 +111,7 @@ def test_an_open_breaker() -> None:
                 "type": "QuorumReachable",
                 "status": "True",
                 "reason": "QuorumReachable",
-                "message": "at least 1 client process reports, which is all that is needed",
+                "message": "at least 1 client process reports, as many as are needed",
                 "observedGeneration": 1,
                 "lastTransitionTime": "2027-01-15T08:01:00Z",
             },
@@ -176,7 +188,7 @@ def test_a_rejected_spec_keeps_what_is_known() -> None:
 
 def test_a_breaker_that_never_was_has_no_state() -> None:
     """Rejected at first sight."""
-    never = shown(None, Plan(rejected=Rejected("NotSupported", "no")))
+    never = shown(None, Plan(rejected=Rejected("InvalidSpec", "no")))
     assert "state" not in never
     assert [condition(never, kind)[0] for kind in ("Ready", "Healthy", "QuorumReachable")] == [
         "False",
@@ -200,6 +212,8 @@ DIFFERENCES = {
     "the last reporter left": ({"reporters": 0}, Change.COUNTERS),
     "a transition": ({"state": State.HALF_OPEN, "open_until_ms": None}, Change.SHOWN),
     "a reset": ({"last_reset": "one"}, Change.SHOWN),
+    "the window moved": ({"window": WindowCounts(12, 6, 1)}, Change.COUNTERS),
+    "an override": ({"forced": State.OPEN}, Change.SHOWN),
     "a policy": ({"policy": Policy(6, 30_000, 3, 3, 30_000)}, Change.SHOWN),
 }
 
@@ -261,3 +275,317 @@ def test_trips_are_openings() -> None:
     }
     assert status.trips(an_open_snapshot(transition_totals=totals)) == 5
     assert OPENED.state is State.OPEN
+
+
+def test_an_open_breaker_that_is_open_already_trips_no_more() -> None:
+    """An override or a reset of what is Open is a transition, and no opening."""
+    totals = {
+        (State.OPEN, State.OPEN, Reason.FORCED): 2,
+        (State.OPEN, State.OPEN, Reason.RESET): 3,
+        (State.CLOSED, State.OPEN, Reason.FORCED): 1,
+    }
+    assert status.trips(an_open_snapshot(transition_totals=totals)) == 1
+
+
+# -- the window and its rates
+
+RATED = replace(POLICY, minimum_calls=4, slow_call_duration_ms=1_000, slow_call_rate_percent=80)
+WINDOWS = {
+    "empty": (POLICY, WindowCounts(), {"calls": 0, "failures": 0, "slow": 0}),
+    "below minimumCalls": (RATED, WindowCounts(3, 3, 3), {"calls": 3, "failures": 3, "slow": 3}),
+    "whole rates are whole": (
+        RATED,
+        WindowCounts(4, 2, 4),
+        {"calls": 4, "failures": 2, "slow": 4, "failureRatePercent": 50, "slowCallRatePercent": 100},
+    ),
+    "others have one decimal": (
+        RATED,
+        WindowCounts(6, 1, 4),
+        {"calls": 6, "failures": 1, "slow": 4, "failureRatePercent": 16.7, "slowCallRatePercent": 66.7},
+    ),
+    "slow calls are not told apart": (
+        POLICY,
+        WindowCounts(10, 0, 0),
+        {"calls": 10, "failures": 0, "slow": 0, "failureRatePercent": 0},
+    ),
+}
+
+
+@pytest.mark.parametrize(("policy", "window", "expected"), WINDOWS.values(), ids=WINDOWS)
+def test_window(policy: Policy, window: WindowCounts, expected: dict[str, Any]) -> None:
+    """Rates are absent below minimumCalls, and written as the API server writes them back."""
+    found = shown(a_snapshot(policy=policy, window=window))["window"]
+    assert found == expected
+    assert [type(value) for value in found.values()] == [type(value) for value in expected.values()]
+
+
+def test_a_rate_that_is_unknown_again_goes() -> None:
+    """A time window empties by itself."""
+    was = shown(a_snapshot(window=WindowCounts(10, 5, 0)))
+    now = shown(a_snapshot(window=WindowCounts(9, 5, 0)), previous=was)
+    assert status.merge_patch(was, now) == {"window": {"calls": 9, "failureRatePercent": None}}
+
+
+# -- overrides and Observe
+
+
+def test_a_breaker_held_open() -> None:
+    """Without an end there is no openUntil; the reason stands in the message and in the policy."""
+    held = shown(a_forced_snapshot(Override("Open", 0, "maintenance")))
+    assert (held["state"], held["reason"], held["forced"]) == ("Open", "Forced", True)
+    assert held["message"] == "held Open: maintenance"
+    assert "openUntil" not in held
+    assert held["policy"]["override"] == {"state": "Open", "reason": "maintenance"}
+    assert condition(held, "Healthy") == ("False", "Open")
+
+
+def test_a_breaker_held_until_a_time() -> None:
+    """The end shows in the policy, and while Open as openUntil."""
+    for state in ("Open", "Closed"):
+        held = shown(a_forced_snapshot(Override(state, NOW, "maintenance")))
+        assert held["policy"]["override"]["until"] == "2027-01-15T08:01:00.000Z"
+        assert held.get("openUntil") == ("2027-01-15T08:01:00.000Z" if state == "Open" else None)
+
+
+def test_another_reason_of_the_same_override_shows() -> None:
+    """It is no transition, but it is what a person reads."""
+    was = shown(a_forced_snapshot(Override("Open", 0, "maintenance")))
+    edited = a_forced_snapshot(Override("Open", 0, "still broken"), history=(CREATED, FORCED))
+    assert shown(edited, previous=was)["message"] == "held Open: still broken"
+
+
+def test_what_a_person_writes_is_one_bounded_line() -> None:
+    """Whatever it is, and wherever it stands."""
+    reason = "a\u2028b\x9bc\u202ed" + "x" * 500
+    held = shown(a_forced_snapshot(Override("Open", 0, reason)))
+    for text in (held["message"], held["policy"]["override"]["reason"]):
+        assert text.isprintable()
+        assert len(text) <= len("held Open: ") + 256
+
+
+def test_an_override_that_is_over_leaves_nothing_behind() -> None:
+    """Neither forced nor in the policy; Ready says why the spec has one."""
+    override = Override("Open", NOW - 1, "maintenance")
+    was = shown(a_forced_snapshot(override))
+    over = a_snapshot(
+        policy=replace(POLICY, override=override),
+        state=State.HALF_OPEN,
+        order=Order(INCARNATION, 3, 2),
+        reason=Reason.OVERRIDE_EXPIRED,
+        history=(CREATED, FORCED, RELEASED),
+    )
+    now = shown(over, previous=was)
+    assert now.keys().isdisjoint({"forced", "openUntil"})
+    assert "override" not in now["policy"]
+    assert now["message"] == "the override is over; probes are permitted"
+    assert now["conditions"][0]["message"] == (
+        "generation 1 is in force in Redis; spec.override has no effect, since its until is past"
+    )
+
+
+def test_a_reset_while_it_is_held() -> None:
+    """It clears counts; the override stays, and so does its reason in the message."""
+    entry = replace(FORCED, previous=State.OPEN, reason=Reason.RESET, generation=3, note="")
+    held = a_forced_snapshot(
+        Override("Open", 0, "maintenance"), reason=Reason.RESET, order=Order(INCARNATION, 3, 2), history=(entry,)
+    )
+    assert shown(held)["message"] == (
+        "counts were cleared by the annotation circuitbreaker.dev/reset; held Open: maintenance"
+    )
+
+
+OBSERVED = Shadow(State.OPEN, NOW - 5, "ConsecutiveFailures", NOW + 5, attempt=1, opened=3, not_permitted=7)
+
+
+def test_what_observe_would_have_done() -> None:
+    """The state stays Closed; the shadow tells the rest."""
+    watched = shown(an_observing_snapshot(OBSERVED))
+    assert (watched["state"], watched["policy"]["mode"], condition(watched, "Healthy")[0]) == (
+        "Closed",
+        "Observe",
+        "True",
+    )
+    assert watched["shadow"] == {
+        "state": "Open",
+        "since": "2027-01-15T08:00:59.995Z",
+        "openUntil": "2027-01-15T08:01:00.005Z",
+        "attempt": 1,
+        "wouldHaveOpened": 3,
+        "notPermitted": 7,
+    }
+    assert "shadow" not in shown(a_snapshot(), previous=watched), "it goes with mode Observe"
+
+
+SHADOWS = {
+    "the same": (OBSERVED, Change.NOTHING),
+    "calls that would have been refused": (replace(OBSERVED, not_permitted=9), Change.COUNTERS),
+    "it would have opened again": (replace(OBSERVED, opened=4), Change.SHOWN),
+    "it would probe": (replace(OBSERVED, state=State.HALF_OPEN, open_until_ms=None), Change.SHOWN),
+}
+
+
+@pytest.mark.parametrize(("shadow", "expected"), SHADOWS.values(), ids=SHADOWS)
+def test_what_a_change_of_the_shadow_is_worth(shadow: Shadow, expected: Change) -> None:
+    """As with the breaker itself: counters wait, all else shows at once."""
+    was = shown(an_observing_snapshot(OBSERVED))
+    assert status.compare(was, shown(an_observing_snapshot(shadow), previous=was)) is expected
+
+
+QUORUMS = {
+    "nobody": (2, 0, ("Unknown", "NoReporters", "no client process reported within a minute")),
+    "too few": (
+        2,
+        1,
+        (
+            "False",
+            "TooFewReporters",
+            "fewer client processes report than quorum.minReporters 2, so failures cannot open the breaker",
+        ),
+    ),
+    "enough": (2, 2, ("True", "QuorumReachable", "at least 2 client processes report, as many as are needed")),
+}
+
+
+@pytest.mark.parametrize(("needed", "seen", "expected"), QUORUMS.values(), ids=QUORUMS)
+def test_quorum_reachable(needed: int, seen: int, expected: tuple[str, str, str]) -> None:
+    """Whether failures could open it at all."""
+    found = shown(a_snapshot(policy=replace(POLICY, min_reporters=needed), reporters=seen))["conditions"][2]
+    assert (found["status"], found["reason"], found["message"]) == expected
+
+
+# -- sentences
+
+RULES = replace(
+    POLICY,
+    failure_rate_percent=50,
+    slow_call_duration_ms=1_500,
+    slow_call_rate_percent=60,
+)
+FULL = WindowCounts(20, 10, 15)
+CLEARED = "counts were cleared by the annotation circuitbreaker.dev/reset"
+SENTENCES = {
+    "created": (CREATED, "no outcome has changed it yet"),
+    "restored": (replace(CREATED, reason=Reason.RESTORED), "made again in Redis from this status"),
+    "restored while held": (
+        replace(FORCED, reason=Reason.RESTORED, note="x"),
+        "made again in Redis from this status; held Open: x",
+    ),
+    "reset": (
+        a_transition(State.CLOSED, 2, Reason.RESET),
+        "closed by the annotation circuitbreaker.dev/reset",
+    ),
+    "reset while held": (replace(FORCED, reason=Reason.RESET, note=""), f"{CLEARED}; still held Open"),
+    "mode": (a_transition(State.CLOSED, 2, Reason.MODE_CHANGED), "spec.mode changed to Enforce"),
+    "forced": (FORCED, "held Open: maintenance"),
+    "forced Closed": (replace(FORCED, state=State.CLOSED, note="it is the tests"), "held Closed: it is the tests"),
+    "override over, was Open": (RELEASED, "the override is over; probes are permitted"),
+    "override over, was Closed": (
+        replace(RELEASED, previous=State.CLOSED, state=State.CLOSED),
+        "the override is over; counts start at zero",
+    ),
+    "consecutive failures": (OPENED, "5 consecutive failures reached failureThreshold 5"),
+    "fewer than the threshold of now": (replace(OPENED, consecutive_failures=4), "4 consecutive failures"),
+    "failure rate": (
+        replace(OPENED, reason=Reason.FAILURE_RATE, window=FULL),
+        "50.0 % of 20 calls failed, which reached failureRatePercent 50",
+    ),
+    "a failure rate below that of now": (
+        replace(OPENED, reason=Reason.FAILURE_RATE, window=WindowCounts(20, 9, 0)),
+        "45.0 % of 20 calls failed",
+    ),
+    "a failure rate that nobody wrote down": (
+        replace(OPENED, reason=Reason.FAILURE_RATE, window=WindowCounts()),
+        "too many calls failed",
+    ),
+    "slow calls": (
+        replace(OPENED, reason=Reason.SLOW_CALL_RATE, window=FULL),
+        "75.0 % of 20 calls took longer than 1s500ms, which reached slowCallRatePercent 60",
+    ),
+    "recovery": (HALF_OPENED, "recoveryTimeout is over; probes are permitted"),
+    "recovered": (a_transition(State.CLOSED, 2, Reason.PROBES_SUCCEEDED), "enough probes succeeded"),
+    "a probe failed": (a_transition(State.OPEN, 2, Reason.PROBE_FAILED), "a probe failed or was slow"),
+    "probes lost": (
+        a_transition(State.OPEN, 2, Reason.PROBES_LOST),
+        "probes were never answered within probeTimeout",
+    ),
+}
+
+
+@pytest.mark.parametrize(("entry", "sentence"), SENTENCES.values(), ids=SENTENCES)
+def test_why(entry: Transition, sentence: str) -> None:
+    """One sentence for every reason, with the numbers of that moment and without a clock."""
+    assert because(entry, RULES) == sentence
+
+
+def test_every_reason_of_a_transition_has_a_sentence() -> None:
+    """Those of messages alone have none."""
+    without = {reason for reason in Reason if not because(a_transition(State.OPEN, 2, reason), RULES)}
+    assert without == {Reason.POLICY_APPLIED, Reason.DELETED, Reason.WOULD_HAVE_OPENED}
+
+
+def test_rules_that_were_taken_away_since() -> None:
+    """A limit of zero was reached by nobody."""
+    off = replace(RULES, failure_threshold=0, failure_rate_percent=1, slow_call_rate_percent=0, slow_call_duration_ms=0)
+    assert because(OPENED, off) == "5 consecutive failures"
+    slow = replace(OPENED, reason=Reason.SLOW_CALL_RATE, window=FULL)
+    assert because(slow, off) == "75.0 % of 20 calls were slow"
+
+
+def test_the_status_takes_the_numbers_from_the_history() -> None:
+    """What the window holds by now is another matter."""
+    entry = replace(OPENED, reason=Reason.FAILURE_RATE, window=FULL)
+    opened = an_open_snapshot(
+        policy=RULES, reason=Reason.FAILURE_RATE, history=(CREATED, entry), window=WindowCounts(1, 1, 0)
+    )
+    assert shown(opened)["message"] == "50.0 % of 20 calls failed, which reached failureRatePercent 50"
+    assert shown(replace(opened, history=(), window=WindowCounts(10, 9, 0)))["message"].startswith("90.0 % of 10")
+
+
+def test_a_policy_in_the_words_of_spec() -> None:
+    """Everything that is in force, nothing that is off; and the same in one line."""
+    policy = Policy(
+        failure_threshold=0,
+        recovery_timeout_ms=30_000,
+        half_open_limit=3,
+        success_threshold=3,
+        probe_timeout_ms=5_000,
+        window_calls=100,
+        minimum_calls=20,
+        failure_rate_percent=50,
+        slow_call_duration_ms=750,
+        slow_call_rate_percent=80,
+        backoff_factor=2,
+        backoff_max_ms=600_000,
+        jitter_percent=10,
+        min_reporters=2,
+        mode=Mode.ENFORCE,
+        override=Override("Closed", NOW, "tests"),
+    )
+    words = {
+        "failureThreshold": 0,
+        "recoveryTimeout": "30s",
+        "halfOpenLimit": 3,
+        "successThreshold": 3,
+        "probeTimeout": "5s",
+        "window": {"calls": 100},
+        "minimumCalls": 20,
+        "failureRatePercent": 50,
+        "slowCallDuration": "750ms",
+        "slowCallRatePercent": 80,
+        "backoff": {"factor": 2, "max": "10m", "jitterPercent": 10},
+        "quorum": {"minReporters": 2},
+        "mode": "Enforce",
+    }
+    override = {"state": "Closed", "until": "2027-01-15T08:01:00.000Z", "reason": "tests"}
+    assert policy_map(policy, forced=False) == words
+    assert policy_map(policy, forced=True) == words | {"override": override}
+    assert spelled({"window": {"calls": 100}, "mode": "Enforce"}) == "window.calls 100, mode Enforce"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    {"upgrade": "upgrade", "a\nb\x00c": "a b c", "x" * 8: "x" * 8, "x" * 9: "x" * 7 + "…", "\ud800é": " é"}.items(),
+)
+def test_plain(text: str, expected: str) -> None:
+    """One line, printable, bounded."""
+    assert plain(text, 8) == expected
