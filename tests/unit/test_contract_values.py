@@ -5,7 +5,7 @@ import pytest
 from circuitbreaker_contract import protocol
 from circuitbreaker_contract.errors import ContractError, InvalidPolicyError, OwnershipError
 from circuitbreaker_contract.keys import BreakerKey, Keys
-from circuitbreaker_contract.policy import BOUNDS, Policy
+from circuitbreaker_contract.policy import BOUNDS, Bounds, Policy
 from circuitbreaker_contract.protocol import ReplyError
 
 
@@ -51,16 +51,60 @@ def test_only_a_breakers_own_key_is_parsed(key: str, parsed: BreakerKey | None) 
     assert parsed == Keys().parse(key)
 
 
-@pytest.mark.parametrize("field", BOUNDS)
-def test_a_policy_holds_its_bounds(field: str) -> None:
-    """The lowest and highest values are in; the next ones are out, and so is any other type."""
-    fine = {name: low for name, (low, _) in BOUNDS.items()}
-    low, high = BOUNDS[field]
-    for value in (low, high):
-        assert Policy.from_json(Policy.from_mapping({**fine, field: value}).to_json()) is not None
-    for value in (low - 1, high + 1, float(low), True, "5", None):
-        with pytest.raises(InvalidPolicyError, match=f"{field}: must be a whole number from {low} to {high}"):
-            Policy.from_mapping({**fine, field: value})
+NEEDED = {bounds.name: max(1, bounds.low) for bounds in BOUNDS.values() if bounds.required}
+# What a field needs beside it, so that its own bounds are what is tested.
+BESIDE = {
+    "minimumCalls": {"windowCalls": 10_000},
+    "slowCallDurationMs": {"slowCallRatePercent": 50},
+    "slowCallRatePercent": {"slowCallDurationMs": 1_000},
+    "backoffFactor": {"backoffMaxMs": 86_400_000},
+    "backoffMaxMs": {"backoffFactor": 2},
+    "jitterPercent": {"backoffFactor": 2, "backoffMaxMs": 86_400_000},
+    "failureThreshold": {"failureRatePercent": 50},
+}
+
+
+@pytest.mark.parametrize("bounds", BOUNDS.values(), ids=BOUNDS)
+def test_a_policy_holds_its_bounds(bounds: Bounds) -> None:
+    """The lowest and highest values are in and survive the text; the next ones are out, and so is any other type."""
+    fine = {**NEEDED, **BESIDE.get(bounds.name, {})}
+    for value in (bounds.low, bounds.high):
+        policy = Policy.from_mapping({**fine, bounds.name: value})
+        assert Policy.from_json(policy.to_json()) == policy
+    for value in (bounds.low - 1, bounds.high + 1, float(bounds.high), True, "5"):
+        with pytest.raises(InvalidPolicyError, match=f"{bounds.name}: must be a whole number from {bounds.low} to "):
+            Policy.from_mapping({**fine, bounds.name: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"windowCalls": 5, "windowMs": 5000}, "windowCalls: set only one of windowCalls and windowMs"),
+        ({"windowCalls": 5, "minimumCalls": 6}, "minimumCalls: must not be larger than windowCalls"),
+        ({"failureThreshold": 0}, "failureThreshold: 0 turns off the only rule"),
+        ({"slowCallDurationMs": 5}, "slowCallDurationMs: set slowCallDurationMs and slowCallRatePercent together"),
+        ({"slowCallRatePercent": 5}, "slowCallDurationMs: set slowCallDurationMs and slowCallRatePercent together"),
+        ({"backoffFactor": 5}, "backoffFactor: set backoffFactor and backoffMaxMs together"),
+        ({"backoffMaxMs": 500}, "backoffFactor: set backoffFactor and backoffMaxMs together"),
+        ({"jitterPercent": 5}, "jitterPercent: set backoffFactor as well"),
+        ({"recoveryTimeoutMs": 200, "backoffFactor": 2, "backoffMaxMs": 199}, "backoffMaxMs: must not be shorter than"),
+        ({"mode": "Watch"}, "mode: must be Enforce or Observe"),
+        ({"overrideReason": "x"}, "overrideState: missing"),
+        ({"overrideState": "HalfOpen", "overrideReason": "x"}, "overrideState: must be Open or Closed"),
+        ({"overrideState": "Open"}, "overrideReason: must be 1 to 1024 bytes without control characters"),
+        ({"overrideState": "Open", "overrideReason": "a\nb"}, "overrideReason: must be 1 to 1024 bytes"),
+        (
+            {"overrideState": "Open", "overrideReason": "x", "overrideUntil": -1},
+            "overrideUntil: must be a whole number",
+        ),
+        ({"overrideState": "Open", "overrideReason": "x", "mode": "Observe"}, "overrideState: Open refuses calls"),
+        ({"colour": 5}, "a field that this version does not know: colour"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(fields: dict, wrong: str) -> None:
+    """The text names the field and the fix."""
+    with pytest.raises(InvalidPolicyError, match=wrong):
+        Policy.from_mapping({**NEEDED, **fields})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", "{", '{"failureThreshold":1}'])

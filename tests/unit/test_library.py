@@ -60,7 +60,7 @@ def header(function: str) -> str:
 
 
 def calls() -> dict[str, Call]:
-    policy = Policy.from_mapping({name: bounds[0] for name, bounds in BOUNDS.items()})
+    policy = Policy.from_mapping({bounds.name: max(1, bounds.low) for bounds in BOUNDS.values() if bounds.required})
     made = [
         protocol.version(),
         protocol.configure("k", owner="o", uid="u", generation=1, policy=policy),
