@@ -108,12 +108,19 @@ async def _serve(settings: Settings) -> int:
     task.cancel()
     done, _ = await asyncio.wait({task}, timeout=STOP_SECONDS - 0.5)
     if not done:
-        logger.error("could not stop in time, leaving anyway", extra={"seconds": STOP_SECONDS - 0.5})
+        waiting = ", ".join(sorted(f"{each.get_name()} ({_place(each)})" for each in asyncio.all_tasks()))
+        logger.error("could not stop in time, leaving anyway", extra={"waiting": waiting})
         os._exit(FAILURE)
     if not task.cancelled() and task.exception() is not None:
         return _crashed(task)
     logger.info("stopped")
     return FINE
+
+
+def _place(task: asyncio.Task[Any]) -> str:
+    """Where a task waits: the function and line of its innermost frame."""
+    frames = task.get_stack(limit=1)
+    return f"{frames[0].f_code.co_name}:{frames[0].f_lineno}" if frames else "done"
 
 
 def _crashed(task: asyncio.Task[None]) -> int:

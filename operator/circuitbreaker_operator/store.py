@@ -246,12 +246,15 @@ class Store:
 
     async def _guarded(self, answer: Awaitable[T]) -> T:
         try:
-            return await answer
+            got = await answer
         except (RedisError, OSError) as error:
+            _heed_cancellation()
             ours = translated(error)
             if isinstance(ours, StoreUnavailableError):
                 self._lost(ours)
             raise ours from error
+        _heed_cancellation()
+        return got
 
     def _lost(self, error: StoreUnavailableError) -> None:
         if self.up.is_set():
@@ -300,6 +303,13 @@ class Store:
         if policy not in {"noeviction", self._policy_seen}:
             logger.warning("%s", text)
         self._policy_seen = policy
+
+
+def _heed_cancellation() -> None:
+    """Raises CancelledError when this task was asked to end: seen lost inside redis-py while Redis did not answer."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _text(raw: bytes | str) -> str:
