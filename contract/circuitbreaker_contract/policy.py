@@ -138,7 +138,15 @@ class Policy:
         return json.dumps(raw, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def stored(cls, text: str) -> Self:
+        """The policy of a text that the functions stored: fields of a newer edition are passed over.
+
+        Raises InvalidPolicyError for anything else.
+        """
+        return cls.from_json(text, strict=False)
+
+    @classmethod
+    def from_json(cls, text: str, *, strict: bool = True) -> Self:
         """The policy of a JSON text; raises InvalidPolicyError for anything else."""
         try:
             raw = json.loads(text)
@@ -146,10 +154,10 @@ class Policy:
             raise InvalidPolicyError("not a JSON object") from None
         if not isinstance(raw, dict):
             raise InvalidPolicyError("not a JSON object")
-        return cls.from_mapping(raw)
+        return cls.from_mapping(raw, strict=strict)
 
     @classmethod
-    def from_mapping(cls, raw: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, raw: Mapping[str, Any], *, strict: bool = True) -> Self:
         """The policy of `{JSON name: value}`; raises InvalidPolicyError for a missing, wrong or unknown field."""
         values: dict[str, Any] = {}
         for field, (name, low, high, required) in BOUNDS.items():
@@ -172,7 +180,7 @@ class Policy:
         elif "overrideUntil" in raw or "overrideReason" in raw:
             raise InvalidPolicyError("overrideState: missing")
         known = {bounds.name for bounds in BOUNDS.values()} | set(_WORDS)
-        if unknown := sorted(set(raw) - known):
+        if strict and (unknown := sorted(set(raw) - known)):
             raise InvalidPolicyError(f"a field that this version does not know: {unknown[0][:40]}")
         return cls(**values)
 

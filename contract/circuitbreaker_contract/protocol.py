@@ -36,6 +36,7 @@ T = TypeVar("T")
 MAX_RUN = 1_000_000  # calls in one run of a batch
 MAX_RUNS = 256  # runs in one batch
 MAX_HISTORY = 256  # transitions kept for a breaker
+_REASONS = frozenset(Reason)
 _LETTERS = frozenset([*(outcome.value for outcome in Outcome), NOT_PERMITTED_RUN])
 
 
@@ -204,6 +205,12 @@ def _pairs(reply: Sequence[Any]) -> Mapping[str, Any]:
     return {_text(name): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
 
 
+def _reason(raw: Any) -> Reason:
+    """A reason that a newer edition brought is no error of the reply."""
+    text = _text(raw)
+    return Reason(text) if text in _REASONS else Reason.UNKNOWN
+
+
 def _instant(raw: Any) -> int | None:
     return int(raw) or None
 
@@ -215,7 +222,7 @@ def _transition(reply: Sequence[Any]) -> Transition:
         previous=State(previous) if previous else None,
         state=State(_text(raw["state"])),
         at_ms=int(raw["at"]),
-        reason=Reason(_text(raw["reason"])),
+        reason=_reason(raw["reason"]),
         incarnation=int(raw["incarnation"]),
         generation=int(raw["generation"]),
         attempt=int(raw["attempt"]),
@@ -252,7 +259,7 @@ def _shadow(raw: Mapping[str, Any]) -> Shadow:
 
 def _snapshot(reply: Sequence[Any]) -> Snapshot:
     raw = _pairs(reply)
-    policy = Policy.from_json(_text(raw["policy"]))
+    policy = Policy.stored(_text(raw["policy"]))
     return Snapshot(
         owner=_text(raw["owner"]),
         uid=_text(raw["uid"]),
@@ -263,7 +270,7 @@ def _snapshot(reply: Sequence[Any]) -> Snapshot:
         order=Order(int(raw["incarnation"]), int(raw["generation"]), int(raw["revision"])),
         state=State(_text(raw["state"])),
         since_ms=int(raw["since"]),
-        reason=Reason(_text(raw["reason"])),
+        reason=_reason(raw["reason"]),
         open_until_ms=_instant(raw["openUntil"]),
         retry_after_ms=int(raw["retryAfterMs"]),
         due=bool(int(raw["due"])),
@@ -286,7 +293,7 @@ def _snapshot(reply: Sequence[Any]) -> Snapshot:
         state_ms={state: int(raw[f"ms{state.value}"]) for state in State},
         shadow=_shadow(raw) if policy.mode is Mode.OBSERVE else None,
         transition_totals={
-            (State(_text(previous)), State(_text(state)), Reason(_text(reason))): int(count)
+            (State(_text(previous)), State(_text(state)), _reason(reason)): int(count)
             for previous, state, reason, count in raw["transitionTotals"]
         },
         history=tuple(_transition(entry) for entry in raw["history"]),

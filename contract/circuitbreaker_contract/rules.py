@@ -69,7 +69,7 @@ def configured(breaker: Breaker | None, now_ms: int, wanted: Definition) -> tupl
     """
     if breaker is not None and breaker.owner not in {wanted.owner, ENV}:
         raise OwnershipError(f"the breaker belongs to owner {breaker.owner}")
-    if breaker is None or breaker.uid != wanted.uid:
+    if breaker is None or breaker.uid != wanted.uid or _is_behind(breaker, wanted.resume):
         return _begun(breaker, now_ms, wanted)
     breaker = timely(breaker, now_ms)
     if wanted.generation < breaker.resource_generation:
@@ -263,7 +263,8 @@ def reporters_seen(breaker: Breaker, now_ms: int) -> int:
 
 def _begun(old: Breaker | None, now_ms: int, wanted: Definition) -> tuple[Breaker, Configured]:
     resume, policy = wanted.resume, wanted.policy
-    resumed = resume if resume is not None and resume.order is not None and old is None else None
+    again = old is not None and old.uid == wanted.uid
+    resumed = resume if resume is not None and resume.order is not None and (old is None or again) else None
     least = max(old.incarnation if old else 0, resume.order[0] if resume and resume.order else 0) + 1
     breaker = Breaker(
         owner=wanted.owner,
@@ -283,8 +284,16 @@ def _begun(old: Breaker | None, now_ms: int, wanted: Definition) -> tuple[Breake
     breaker = _recorded(breaker, now_ms, None)
     if policy.mode is Mode.OBSERVE and breaker.state is not State.CLOSED:
         breaker = _moved(breaker, now_ms, State.CLOSED, Reason.MODE_CHANGED)
-    result = Configured.REPLACED if old else Configured.RESTORED if resumed else Configured.CREATED
+    result = Configured.RESTORED if resumed else Configured.REPLACED if old else Configured.CREATED
     return _with_override_applied(breaker, now_ms), result
+
+
+def _is_behind(breaker: Breaker, resume: Resume | None) -> bool:
+    """Redis went back in time: clients know a higher generation of this incarnation, and may not take a lower one."""
+    if resume is None or resume.order is None:
+        return False
+    incarnation, generation = resume.order
+    return incarnation == breaker.incarnation and generation > breaker.generation
 
 
 def _resumed(breaker: Breaker, now_ms: int, resume: Resume) -> Breaker:

@@ -58,6 +58,7 @@ class Reason(StrEnum):
     PROBES_SUCCEEDED = "ProbesSucceeded"
     PROBE_FAILED = "ProbeFailed"
     PROBES_LOST = "ProbesLost"
+    UNKNOWN = "Unknown"  # of a newer edition than this program
     WOULD_HAVE_OPENED = "WouldHaveOpened"  # in messages only: the shadow of mode Observe has opened
 
 

@@ -76,7 +76,8 @@ def plan(resource: Resource, snapshot: Snapshot | None, *, owner: str, settings:
     if mine.resource_generation > resource.generation:
         return Plan(policy=policy, stale=True, reset=due_reset)
     same = mine.policy == policy and mine.resource_generation == resource.generation and mine.projects
-    return Plan(policy=policy, configure=not same, reset=due_reset)
+    resume = _resume_when_behind(resource, mine)
+    return Plan(policy=policy, configure=not same or resume is not None, resume=resume, reset=due_reset)
 
 
 def own(resource: Resource, snapshot: Snapshot | None, *, owner: str) -> Snapshot | None:
@@ -164,6 +165,19 @@ def _resume(resource: Resource, *, fresh: bool) -> tuple[Resume | None, tuple[st
     except (KeyError, TypeError, ValueError) as error:
         remark = f"status cannot be resumed from ({error!s}); the breaker starts Closed"
         return (Resume(last_reset=token) if token else None), (remark,)
+
+
+def _resume_when_behind(resource: Resource, mine: Snapshot) -> Resume | None:
+    """After Redis went back in time: its breaker is at a lower generation of the incarnation that the status tells of.
+
+    Clients that know the higher one may not take a lower, so the breaker begins again. The function compares once more
+    with what is there at that moment, so a snapshot that is merely old does no harm.
+    """
+    resume, _ = _resume(resource, fresh=False)
+    if resume is None or resume.order is None:
+        return None
+    incarnation, generation = resume.order
+    return resume if incarnation == mine.order.incarnation and generation > mine.order.generation else None
 
 
 def _resume_from(status: Mapping[str, Any]) -> Resume:

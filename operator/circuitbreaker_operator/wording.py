@@ -122,6 +122,8 @@ def _why(entry: Transition, policy: Policy) -> str:
             return "probes were never answered within probeTimeout"
         case Reason.POLICY_APPLIED | Reason.DELETED | Reason.WOULD_HAVE_OPENED:
             return ""  # of messages only
+        case Reason.UNKNOWN:
+            return "for a reason that this version of the operator does not know"
         case unreachable:
             assert_never(unreachable)
 

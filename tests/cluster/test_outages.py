@@ -2,6 +2,8 @@
 
 import time
 
+import redis
+
 from circuitbreaker_contract.state import Outcome, State
 from tests.cluster.world import World
 
@@ -215,3 +217,26 @@ def test_lost_probes_open_it_again(world: World) -> None:
         world.until(lambda: world.events("payments").count("CircuitOpened") == 2, "the second Event")
         assert fleet.observe().probes.expired == 1
         assert fleet.settle("lost", Outcome.SUCCESS).state is not State.CLOSED
+
+
+def test_redis_goes_back_in_time(world: World) -> None:
+    """A breaker that is older than its status begins again as the status says, above every order that clients know."""
+    fleet = world.fleet("payments")
+    with world.operator(STATUS_REFRESH="1s") as operator:
+        operator.wait_ready()
+        world.create("payments", recoveryTimeout="1h")
+        world.until_ready("payments")
+        older = world.redis.connection_pool.connection_kwargs | {"decode_responses": False}
+        with redis.Redis(**{name: older[name] for name in ("host", "port", "db")}) as raw:
+            dump = raw.dump(fleet.key)
+            fleet.open()
+            world.until_state("payments", "Open")
+            lost = fleet.observe()
+            raw.restore(fleet.key, 0, dump, replace=True)
+        assert fleet.observe().state is State.CLOSED
+        world.until(lambda: fleet.observe().state is State.OPEN, "the breaker to be Open again")
+        again = fleet.observe()
+        assert again.order > lost.order
+        assert (again.reason, again.open_until_ms) == ("Restored", lost.open_until_ms)
+        world.until(lambda: "CircuitRestored" in world.events("payments"), "the Event")
+        assert world.status("payments")["incarnation"] == again.order.incarnation

@@ -41,6 +41,11 @@ def decided(resource: dict[str, Any], snapshot: dict[str, Any] | None, settings:
 DECISIONS = {
     "a new resource makes a breaker": ({}, None, Plan(policy=POLICY, configure=True)),
     "what is in force is left alone": ({}, {}, Plan(policy=POLICY)),
+    "a breaker that is older than its status begins again: Redis went back in time": (
+        {"status": SHOWN},
+        {},
+        Plan(policy=POLICY, configure=True, resume=RESUMED),
+    ),
     "an edit is applied": (
         {"spec": {"failureThreshold": 2}, "generation": 2},
         {},

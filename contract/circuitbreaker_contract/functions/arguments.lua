@@ -26,10 +26,20 @@ local function parts(key)
   return prefix, namespace .. '/' .. name
 end
 
+local good_keys, good_count = {}, 0  -- keys that have passed; pure, so remembering is safe
+
+local function is_breaker_key(key)
+  if good_keys[key] then return true end
+  if not parts(key) then return false end
+  if good_count >= 10000 then good_keys, good_count = {}, 0 end
+  good_keys[key], good_count = true, good_count + 1
+  return true
+end
+
 -- What every function checks first: its one key and how many arguments it takes.
 local function wrong_call(keys, args, least, most)
   if #keys ~= 1 then return refuse('one key is needed, the breaker\'s') end
-  if not parts(keys[1]) then
+  if not is_breaker_key(keys[1]) then
     return refuse('key: must be <prefix>{<namespace>/<name>}, names as Kubernetes has them, at most 63 characters')
   end
   if #args < least or #args > (most or least) then

@@ -4,7 +4,8 @@
 --   ERRORS CBARG    an argument has the wrong form; the text names it
 --          CBOWNER  the breaker belongs to another owner
 -- result: Created, Restored, Replaced (another uid was there), Updated, Unchanged, Stale (an older generation of the
--- resource; nothing done). policy and resume are JSON. An edit never causes a transition by itself: rules are tested at
+-- resource; nothing done). policy and resume are JSON; resume is used when there is no breaker, or when the one there is
+-- at a lower generation of the same incarnation. An edit never causes a transition by itself: rules are tested at
 -- the next outcome, leases given stay, counts stay; while Open the opening's end is measured anew from its beginning. What
 -- makes a transition is a change of mode (to Closed) and an override that comes or goes.
 
@@ -128,7 +129,11 @@ local function configure(keys, args)
   local now, result = clock_ms(), 'Unchanged'
   local b = read(key)
   if b then warm(b) end
-  if b and b.uid == uid then
+  -- Redis went back in time (a lossy fail-over, an old dump): clients know a higher generation of this incarnation and
+  -- may not take a lower one, so the breaker begins again where its status last was.
+  local behind = b and b.uid == uid and resume and resume.state and resume.incarnation == b.incarnation
+    and resume.generation > b.generation
+  if b and b.uid == uid and not behind then
     settle_time(b, now)
     if generation < b.resourceGeneration then
       result = 'Stale'
@@ -143,7 +148,7 @@ local function configure(keys, args)
   else
     local damaged_incarnation = tonumber(redis.call('HGET', key, 'incarnation') or 0) or 0
     local least = math.max(damaged_incarnation, resume and resume.incarnation or 0) + 1
-    local replaced = b ~= nil
+    local replaced = b ~= nil and not behind
     if replaced and resume then resume.state = nil end
     local resumed
     b, resumed = begin(key, now, owner, uid, generation, rules, project_flag, resume, least)

@@ -15,7 +15,8 @@ local function tick(keys, args)
   if b.project == 1 and #b.notes == 0 then
     local states, _, service = shared_names(b.key)
     local shown = redis.pcall('HGET', states, service)
-    if warm(b).projectFailed == 1 or shown ~= b.state then note(b, now, b.state, warm(b).reason) end
+    -- A name that cannot even be read cannot be repaired from here either.
+    if not failed(shown) and (warm(b).projectFailed == 1 or shown ~= b.state) then note(b, now, b.state, warm(b).reason) end
   end
   save(b)
   local reply = standing(b, now, '')

@@ -53,7 +53,8 @@ local function save(b)
   local fields = {}
   for name, value in pairs(b.changed) do
     fields[#fields + 1] = name
-    fields[#fields + 1] = value
+    -- Redis would turn a number into text itself, but slower.
+    fields[#fields + 1] = type(value) == 'number' and string.format('%d', value) or value
   end
   if #fields > 0 then redis.call('HSET', b.key, unpack(fields)) end
   for name, count in pairs(b.added) do redis.call('HINCRBY', b.key, name, count) end

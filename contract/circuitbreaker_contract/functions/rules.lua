@@ -271,7 +271,7 @@ local function others_bad(b, now, client)
     b.others = {streak = {}, rate = 0}
     local all = redis.call('HGETALL', reporters_key(b))
     for i = 1, #all, 2 do
-      local _, _, bad, id = string.match(all[i + 1], '^(%d+):(%d+):(%d+):(%d+)$')
+      local bad, id = string.match(all[i + 1], '^%d+:%d+:(%d+):(%d+)$')
       bad, id = tonumber(bad or 0), tonumber(id or 0)
       if all[i] ~= client and bad > 0 then
         b.others.streak[id] = (b.others.streak[id] or 0) + 1
@@ -412,12 +412,13 @@ local function count_batch(b, now, reporter, runs, current)
   end
 end
 
--- What is known of a client: the last batch seen of it, when it last saw a bad outcome and in which streak.
+-- What is known of a client: the last batch seen of it, when it last saw a bad outcome and in which streak. The first
+-- edition did not write the streak: a batch that is sent again across the change still counts once.
 local function reporter_of(b, client)
   local raw = redis.call('HGET', reporters_key(b), client)
-  local seq, bad, id = string.match(raw or '', '^(%d+):%d+:(%d+):(%d+)$')
+  local seq, bad, id = string.match(raw or '', '^(%d+):%d+:(%d+):?(%d*)$')
   return {client = client, known = seq ~= nil, seq = tonumber(seq or 0), bad = tonumber(bad or 0),
-    streakId = tonumber(id or 0)}
+    streakId = tonumber(id) or 0}
 end
 
 -- Remembers a client. A new one makes room: those unseen for long go, and the one unseen for longest when it is full.
