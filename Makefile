@@ -21,7 +21,7 @@ lint: ## ruff: rules and format
 types: ## mypy --strict on the packages
 	$(RUN) mypy
 
-bench: ## figures: reflect lag, clock lag, 1,000 breakers until Ready
+bench: ## figures: the functions beside HINCRBY, reflect lag, clock lag, 1,000 breakers until Ready
 	@$(RUN) python -m tests.bench
 
 format: ## put the code into the project's format

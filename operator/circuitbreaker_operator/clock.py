@@ -116,6 +116,9 @@ class Clock:
     def follow(self, key: BreakerKey, snapshot: Snapshot) -> None:
         """Sets the deadline that follows from a snapshot just taken."""
         self._lease_seconds[key] = snapshot.policy.probe_timeout_ms / 1000
+        leased = snapshot.state is State.HALF_OPEN and snapshot.probes_live > 0 and not snapshot.due
+        if leased and self._deadlines.of(key) is not None:
+            return  # a tick has said when the lease ends, which a snapshot does not; asking again would never stop
         self._schedule(key, due_in_seconds(snapshot))
 
     def expect(self, key: BreakerKey, seconds: float) -> None:

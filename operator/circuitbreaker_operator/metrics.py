@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, PlatformCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    disable_created_metrics,
+)
 from prometheus_client import ProcessCollector as Process
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -42,6 +50,8 @@ class Metrics:
     """Every instrument of one operator, in a registry of its own."""
 
     def __init__(self) -> None:
+        # A second series for each counter, which nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry = CollectorRegistry()
         Process(registry=registry)
         PlatformCollector(registry=registry)
@@ -96,20 +106,28 @@ class Metrics:
 class Book:
     """The last snapshot of each breaker that is ours, without its history. Read by scrapes in another thread."""
 
-    def __init__(self) -> None:
-        self._snapshots: dict[BreakerKey, Snapshot] = {}
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._snapshots: dict[BreakerKey, tuple[Snapshot, float]] = {}
 
     def put(self, key: BreakerKey, snapshot: Snapshot) -> None:
-        self._snapshots[key] = replace(snapshot, history=())
+        self._snapshots[key] = replace(snapshot, history=()), self._clock()
 
     def get(self, key: BreakerKey) -> Snapshot | None:
-        return self._snapshots.get(key)
+        entry = self._snapshots.get(key)
+        return entry[0] if entry is not None else None
 
     def drop(self, key: BreakerKey) -> None:
         self._snapshots.pop(key, None)
 
     def all(self) -> list[tuple[BreakerKey, Snapshot]]:
-        return list(self._snapshots.items())  # one step of the interpreter: safe from another thread
+        return [(key, snapshot) for key, snapshot, _ in self.aged()]
+
+    def aged(self) -> list[tuple[BreakerKey, Snapshot, float]]:
+        """Every breaker with how many seconds old its snapshot is."""
+        entries = list(self._snapshots.items())  # one step of the interpreter: safe from another thread
+        now = self._clock()
+        return [(key, snapshot, now - at) for key, (snapshot, at) in entries]
 
 
 class BreakerCollector(Collector):
@@ -117,12 +135,22 @@ class BreakerCollector(Collector):
 
     def __init__(self, book: Book) -> None:
         self._book = book
+        self._shown: dict[tuple[BreakerKey, int], dict[State, float]] = {}
+
+    def _state_seconds(self, key: BreakerKey, seen: Snapshot, age_seconds: float) -> dict[State, float]:
+        """Time in each state up to now: nobody looks at a breaker that nothing happens to, and its time goes on.
+
+        A transition may be noticed late, so what was shown of a state before is never taken back.
+        """
+        before = self._shown.get((key, seen.order.incarnation), {})
+        spent = {each: seen.state_ms.get(each, 0) / 1000 + age_seconds * (each is seen.state) for each in State}
+        return {each: max(seconds, before.get(each, 0.0)) for each, seconds in spent.items()}
 
     def describe(self) -> Iterable[Metric]:
         return ()  # nothing is collected at registration
 
     def collect(self) -> Iterator[Metric]:
-        pages = [((key.namespace, key.name), snapshot) for key, snapshot in self._book.all()]
+        pages = self._book.aged()
         state = GaugeMetricFamily("circuitbreaker_state", "1 for the state that it is in.", labels=(*_LABELS, "state"))
         transitions = CounterMetricFamily(
             "circuitbreaker_transitions", "Changes of state.", labels=(*_LABELS, "from_state", "to_state", "reason")
@@ -160,10 +188,13 @@ class BreakerCollector(Collector):
             "Calls that would have been refused, in mode Observe.",
             labels=_LABELS,
         )
-        for labels, seen in pages:
+        shown: dict[tuple[BreakerKey, int], dict[State, float]] = {}
+        for key, seen, age_seconds in pages:
+            labels = (key.namespace, key.name)
+            shown[key, seen.order.incarnation] = spent = self._state_seconds(key, seen, age_seconds)
             for each in State:
                 state.add_metric((*labels, each.value), float(each is seen.state))
-                seconds.add_metric((*labels, each.value), seen.state_ms.get(each, 0) / 1000)
+                seconds.add_metric((*labels, each.value), spent[each])
             for (source, target, reason), number in seen.transition_totals.items():
                 transitions.add_metric((*labels, source.value, target.value, reason.value), number)
             calls.add_metric((*labels, "success"), seen.totals.successes)
@@ -186,6 +217,7 @@ class BreakerCollector(Collector):
             if seen.shadow is not None:
                 shadow_opened.add_metric(labels, seen.shadow.opened)
                 shadow_refused.add_metric(labels, seen.shadow.not_permitted)
+        self._shown = shown
         yield from (state, transitions, calls, refused, late, streak, seconds, until, probes, reporters)
         yield from (failure_rate, slow_rate, forced, shadow_opened, shadow_refused)
 

@@ -115,7 +115,7 @@ def _why(entry: Transition, policy: Policy) -> str:
         case Reason.RECOVERY_TIMEOUT_ELAPSED:
             return "recoveryTimeout is over; probes are permitted"
         case Reason.PROBES_SUCCEEDED:
-            return "enough probes succeeded"
+            return f"{policy.success_threshold} successful probes reached successThreshold {policy.success_threshold}"
         case Reason.PROBE_FAILED:
             return "a probe failed or was slow" if policy.counts_slow else "a probe failed"
         case Reason.PROBES_LOST:

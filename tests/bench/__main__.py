@@ -16,6 +16,7 @@ from circuitbreaker_contract.state import State
 from circuitbreaker_local.binaries import control_plane_binaries
 from circuitbreaker_local.control_plane import ControlPlane
 from circuitbreaker_local.redis_server import RedisServer, find_redis_server
+from tests.bench import contract
 from tests.cluster.world import API, PLURAL, World
 
 CRDS = Path(__file__).parents[2] / "crds"
@@ -117,9 +118,11 @@ def apply(world: World) -> None:
 
 def main() -> None:
     """All figures, with the machine's load before and after."""
-    binaries, server = control_plane_binaries(), find_redis_server()
+    server, binaries = find_redis_server(), control_plane_binaries()
     load = ", ".join(f"{each:.2f}" for each in os.getloadavg())
     print(f"{os.cpu_count()} cores, load before {load}; control plane, Redis, operator and this program share them")
+    with RedisServer(server) as redis:
+        contract.bench(redis)
     with ControlPlane(binaries) as plane, RedisServer(server) as redis, tempfile.TemporaryDirectory() as folder:
         plane.apply(CRDS)
         world = World(plane, redis, Path(folder))

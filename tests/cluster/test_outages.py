@@ -240,3 +240,25 @@ def test_redis_goes_back_in_time(world: World) -> None:
         assert (again.reason, again.open_until_ms) == ("Restored", lost.open_until_ms)
         world.until(lambda: "CircuitRestored" in world.events("payments"), "the Event")
         assert world.status("payments")["incarnation"] == again.order.incarnation
+
+
+def test_a_probe_under_way_costs_next_to_nothing(world: World) -> None:
+    """A lease that lasts is looked at when it may be over, not all the time."""
+    fleet = world.fleet("payments")
+    with world.operator(STATUS_REFRESH="1s") as operator:
+        operator.wait_ready()
+        world.create("payments", recoveryTimeout="100ms", probeTimeout="1h")
+        world.until_ready("payments")
+        fleet.open()
+        world.until_state("payments", "HalfOpen")
+        fleet.acquire("slow")
+        time.sleep(2.5)  # two refreshes have seen the lease
+        before = world.redis.info("commandstats")
+        time.sleep(2.0)
+        after = world.redis.info("commandstats")
+        calls = sum(
+            after.get(name, {"calls": 0})["calls"] - before.get(name, {"calls": 0})["calls"]
+            for name in ("cmdstat_fcall", "cmdstat_fcall_ro")
+        )
+        assert calls <= 20, "a tick and a look for each refresh, and little more"
+        assert fleet.observe().probes_live == 1

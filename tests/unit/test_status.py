@@ -502,7 +502,10 @@ SENTENCES = {
         "75.0 % of 20 calls took longer than 1s500ms, which reached slowCallRatePercent 60",
     ),
     "recovery": (HALF_OPENED, "recoveryTimeout is over; probes are permitted"),
-    "recovered": (a_transition(State.CLOSED, 2, Reason.PROBES_SUCCEEDED), "enough probes succeeded"),
+    "recovered": (
+        a_transition(State.CLOSED, 2, Reason.PROBES_SUCCEEDED),
+        "3 successful probes reached successThreshold 3",
+    ),
     "a probe failed": (a_transition(State.OPEN, 2, Reason.PROBE_FAILED), "a probe failed or was slow"),
     "probes lost": (
         a_transition(State.OPEN, 2, Reason.PROBES_LOST),
