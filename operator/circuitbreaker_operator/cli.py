@@ -9,12 +9,13 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from circuitbreaker_contract import library
 from circuitbreaker_contract.errors import CircuitBreakerError
 from circuitbreaker_operator import logs, purge
 from circuitbreaker_operator.app import STOP_SECONDS, Operator
+from circuitbreaker_operator.cluster import forget_files
 from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.settings import Settings, table, unknown_variables
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 FINE: Final = 0
 FAILURE: Final = 1
 BAD_SETTINGS: Final = 2
+_SAME_SIGNAL_SECONDS: Final = 1.0  # process groups and wrappers deliver one twice
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,14 +40,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             logger.warning("%s", sentence)
         code = asyncio.run(_serve(settings)) if given.command == "run" else asyncio.run(_purge(settings, given))
     except SettingsError as error:
-        sys.stderr.write(f"circuitbreaker-operator cannot start:\n{textwrap.indent(str(error), '  ')}\n")
+        what = "start" if given.command == "run" else given.command
+        sys.stderr.write(f"circuitbreaker-operator cannot {what}:\n{textwrap.indent(str(error), '  ')}\n")
         code = BAD_SETTINGS
     except CircuitBreakerError as error:
         sys.stderr.write(f"circuitbreaker-operator: {error}\n")
         code = FAILURE
     except KeyboardInterrupt:
         code = FAILURE
-    # Threads of libraries that hang must not keep a process that has said goodbye.
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process: threads of libraries that hang must not keep one that has said goodbye."""
+    forget_files()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -70,7 +78,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=shape,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="run | purge | version")
-    commands.add_parser("run", help="serve until stopped", epilog=settings_help(), formatter_class=shape)
+    commands.add_parser(
+        "run",
+        help="serve until stopped",
+        description="Watches the CircuitBreaker resources and serves their breakers in Redis until it is stopped.",
+        epilog=settings_help(),
+        formatter_class=shape,
+    )
     purging = commands.add_parser(
         "purge",
         help="remove this installation's breakers from Redis",
@@ -91,11 +105,16 @@ async def _serve(settings: Settings) -> int:
     asked: asyncio.Future[signal.Signals] = loop.create_future()
     either: set[asyncio.Future[Any]] = {task, asked}
 
+    asked_at = 0.0
+
     def stop(number: signal.Signals) -> None:
-        if asked.done():
+        nonlocal asked_at
+        if not asked.done():
+            asked_at = loop.time()
+            asked.set_result(number)
+        elif loop.time() - asked_at >= _SAME_SIGNAL_SECONDS:
             logger.warning("stopping at once", extra={"signal": number.name})
-            os._exit(FAILURE)
-        asked.set_result(number)
+            _leave(FAILURE)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
@@ -110,7 +129,7 @@ async def _serve(settings: Settings) -> int:
     if not done:
         waiting = ", ".join(sorted(f"{each.get_name()} ({_place(each)})" for each in asyncio.all_tasks()))
         logger.error("could not stop in time, leaving anyway", extra={"waiting": waiting})
-        os._exit(FAILURE)
+        _leave(FAILURE)
     if not task.cancelled() and task.exception() is not None:
         return _crashed(task)
     logger.info("stopped")
@@ -145,6 +164,9 @@ async def _purge(settings: Settings, given: argparse.Namespace) -> int:
         _say(f"{len(found.mine)} breakers of owner {owner} {where}; {found.others} of others stay")
         for key in found.unreadable:
             _say(f"  {settings.keys.breaker(key)} cannot be read and stays")
+        if await purge.listeners(settings):
+            again = "an operator seems to run here, and will make again what its resources ask for; stop it first"
+            sys.stderr.write(f"warning: {again}\n")
         if given.dry_run:
             for key, _ in found.mine:
                 _say(f"  would remove {key}")
@@ -162,8 +184,20 @@ def _agreed() -> bool:
     if not sys.stdin.isatty():
         sys.stderr.write("nothing removed: nobody is there to ask; repeat with --yes\n")
         return False
-    return input("remove them? [y/N] ").strip().lower() in {"y", "yes"}
+    # Under asyncio the first Ctrl-C would only cancel a task, which cannot happen while we wait here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        agreed = input("remove them? [y/N] ").strip().lower() in {"y", "yes"}
+    except (EOFError, KeyboardInterrupt):
+        _say("")
+        agreed = False
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if not agreed:
+        sys.stderr.write("nothing removed\n")
+    return agreed
 
 
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

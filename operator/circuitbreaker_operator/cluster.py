@@ -9,13 +9,16 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config import kube_config
 
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailableError, SettingsError
@@ -42,34 +45,69 @@ class Listed:
 
 
 async def load_configuration() -> Configuration:
-    """Credentials of the pod we run in, else of KUBECONFIG or ~/.kube/config. Raises SettingsError when neither is."""
+    """Credentials of the pod we run in, else of KUBECONFIG or ~/.kube/config. Raises SettingsError when neither is.
+
+    Keys and certificates that stand in a kubeconfig become files, since TLS reads nothing else. They are gone as soon
+    as the caller gives its loop a turn: make the client of what this returns at once.
+    """
     configuration = Configuration()
     try:
         if os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG"):
             config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
         else:
             files = os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
-            await config.load_kube_config(config_file=files, client_configuration=configuration)  # type: ignore[no-untyped-call]
+            await _load_files(files, configuration)
     except (config.ConfigException, OSError, ValueError) as error:
         text = f"no way to the API server: {error}; run in a pod with a service account, or set KUBECONFIG"
         raise SettingsError(text) from error
+    finally:
+        asyncio.get_running_loop().call_soon(forget_files)
     configuration.connection_pool_maxsize = IN_FLIGHT
     configuration.retries = None
     return configuration
 
 
-class Cluster:
-    """The API server. Raises ClusterUnavailableError (come back later) or ClusterRefusedError (status, reason)."""
+async def _load_files(files: str, configuration: Configuration) -> None:
+    if os.environ.get("KUBECONFIG") and not _any_exists(files):
+        raise SettingsError(f"KUBECONFIG: no file at {files}")
+    try:
+        await config.load_kube_config(config_file=files, client_configuration=configuration)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError):
+        raise
+    except Exception as error:  # of its YAML library, which we do not import, or of a shape that it did not expect
+        mark = getattr(error, "problem_mark", None)
+        place = type(error).__name__ + (f" in line {mark.line + 1}" if mark else "")
+        raise SettingsError(f"KUBECONFIG: {files} is no kubeconfig, or is damaged ({place})") from error
 
-    def __init__(self, configuration: Configuration) -> None:
+
+def _any_exists(files: str) -> bool:
+    return any(Path(each).expanduser().exists() for each in files.split(os.pathsep) if each)
+
+
+def forget_files() -> None:
+    """Removes the files that kubernetes.aio made of a kubeconfig; its own removal waits for an exit we never take."""
+    with suppress(RuntimeError):  # Kopf's thread makes one just now
+        kube_config._cleanup_temp_files()  # type: ignore[no-untyped-call]  # noqa: SLF001
+
+
+class Cluster:
+    """The API server. Raises ClusterUnavailableError (come back later) or ClusterRefusedError (status, reason).
+
+    Making one raises SettingsError when the certificates of the configuration cannot be used.
+    """
+
+    def __init__(self, configuration: Configuration, *, waits: bool = True) -> None:
         self._configuration = configuration
-        self._client = ApiClient(configuration)
+        try:
+            self._client = ApiClient(configuration)
+        except OSError as error:  # an error of TLS is one
+            text = f"no way to the API server: its certificates in the kubeconfig cannot be used: {error}"
+            raise SettingsError(text) from error
         self._client.user_agent = "circuitbreaker-operator"
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self.address = str(configuration.host)
-        self._outage = Outage(
-            logger, f"API server at {self.address}", remedy="check that it runs and can be reached; waiting for it"
-        )
+        remedy = "check that it runs and can be reached" + ("; waiting for it" if waits else "")
+        self._outage = Outage(logger, f"API server at {self.address}", remedy=remedy)
         self.latency_seconds: float | None = None
         self.answers = False  # what the last request came to
 

@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import dataclass
 
+from redis.exceptions import RedisError
+
 from circuitbreaker_contract import protocol
 from circuitbreaker_contract.errors import UnknownBreakerError
 from circuitbreaker_contract.keys import BreakerKey
@@ -16,7 +18,7 @@ from circuitbreaker_operator.errors import (
 )
 from circuitbreaker_operator.metrics import Metrics
 from circuitbreaker_operator.settings import Settings
-from circuitbreaker_operator.store import Store
+from circuitbreaker_operator.store import Store, connect
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ async def owner_of(settings: Settings) -> str:
         return settings.owner
     advice = "CB_OWNER: set it to whose breakers are to be removed"
     try:
-        cluster = Cluster(await load_configuration())
+        cluster = Cluster(await load_configuration(), waits=False)
     except SettingsError as error:
         raise SettingsError(f"{advice} ({error})") from error
     try:
@@ -57,6 +59,18 @@ async def open_store(settings: Settings) -> tuple[Store, asyncio.Task[None]]:
         await store.close()
         raise StoreUnavailableError(f"Redis at {settings.redis_address} does not answer; check CB_REDIS_URL") from None
     return store, task
+
+
+async def listeners(settings: Settings) -> int:
+    """How many hear the shared channel, as an operator does; 0 when Redis does not say."""
+    redis = connect(settings, connections=1)
+    try:
+        ((_, count),) = await redis.pubsub_numsub(settings.keys.updates)
+        return int(count)
+    except (RedisError, OSError, TimeoutError, ValueError):
+        return 0
+    finally:
+        await redis.aclose()
 
 
 async def find(store: Store, settings: Settings, owner: str) -> Found:

@@ -26,6 +26,7 @@ PREFIX = "CB_"
 KNOWN_ELSEWHERE = frozenset({"CB_CACHE_DIR", "CB_REDIS_SERVER", "CB_NAMESPACE", "CB_STATE_SYNC", "CB_DEFINE_MISSING"})
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
+_DATABASE_FORM = re.compile(r"/?|/[0-9]{1,9}")
 _OWNER_FORM = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
@@ -75,9 +76,21 @@ def _whole(field: str, *, low: int | None = None) -> Any:
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    parts = urlsplit(value.get_secret_value())
+    form = "must look like redis://host:6379/0, or rediss://host:6379/0 for TLS"
+    try:
+        parts = urlsplit(value.get_secret_value())
+    except ValueError:
+        raise ValueError(form) from None
     if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
-        raise ValueError("must look like redis://host:6379/0, or rediss://host:6379/0 for TLS")
+        raise ValueError(form)
+    try:
+        port = parts.port
+    except ValueError:  # its text has what stands there, which may be a piece of a password
+        port = 0
+    if port == 0:
+        raise ValueError(f"{form}; its port must be a number from 1 to 65535")
+    if not _DATABASE_FORM.fullmatch(parts.path):
+        raise ValueError(f"{form}; what follows the host must be the number of a database, or nothing")
     return value
 
 

@@ -37,6 +37,7 @@ class Web:
     async def start(self, host: str, port: int) -> None:
         """Raises SettingsError when the address cannot be had."""
         app = web.Application()
+        app.router.add_get("/", self._paths)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/metrics/circuit_breaker", self._metrics)
         app.router.add_get("/healthz", self._healthz)
@@ -57,6 +58,10 @@ class Web:
     async def close(self) -> None:
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def _paths(self, request: web.Request) -> web.Response:
+        paths = {each.resource.canonical for each in request.app.router.routes() if each.resource is not None}
+        return web.Response(text="\n".join(["circuitbreaker-operator", *sorted(paths - {"/"}), ""]))
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))

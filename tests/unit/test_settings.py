@@ -58,6 +58,33 @@ def test_what_is_wrong_is_named(monkeypatch, variable: str, text: str, complaint
     assert "\n" not in str(raised.value)
 
 
+BAD_URLS = {
+    "another scheme": "http://redis:6379",
+    "a port out of range": "redis://redis:70000/0",
+    "port 0": "redis://redis:0",
+    "a port in words": "redis://redis:hunter2/0",
+    "a slash in a password": "redis://user:hunter2/x@redis:6379/0",
+    "a database in words": "redis://redis:6379/hunter2",
+    "brackets without end": "redis://[hunter2:6379/0",
+}
+
+
+@pytest.mark.parametrize("url", BAD_URLS.values(), ids=BAD_URLS)
+def test_urls_of_redis_that_cannot_be(monkeypatch, url: str) -> None:
+    """Found before the first connection, and without a word of the URL, which may have a password."""
+    monkeypatch.setenv("CB_REDIS_URL", url)
+    with pytest.raises(SettingsError, match=r"\ACB_REDIS_URL: must look like redis://host:6379/0.*\Z") as raised:
+        Settings.load()
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["redis://redis", "redis://redis:6379/", "rediss://[::1]:6380/15?protocol=2"])
+def test_urls_of_redis(monkeypatch, url: str) -> None:
+    """Port and database may be left out."""
+    monkeypatch.setenv("CB_REDIS_URL", url)
+    assert Settings.load().redis_url.get_secret_value() == url
+
+
 def test_every_wrong_variable_has_its_line(monkeypatch) -> None:
     """All at once, so that one attempt is enough to put them right."""
     monkeypatch.setenv("CB_HTTP_PORT", "x")
