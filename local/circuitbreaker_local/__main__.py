@@ -1,12 +1,11 @@
 """`python -m circuitbreaker_local doctor | binaries | up`."""
 
 import argparse
-import signal
 import sys
 import threading
 from contextlib import ExitStack
-from types import FrameType
 
+from circuitbreaker_local import interrupts
 from circuitbreaker_local.binaries import control_plane_binaries
 from circuitbreaker_local.cache import cache_folder
 from circuitbreaker_local.control_plane import ControlPlane
@@ -17,18 +16,18 @@ from circuitbreaker_local.redis_server import RedisServer, find_redis_server
 
 def binaries(report: Report) -> None:
     """Find or make everything that `up` and the tests need."""
+    find_redis_server(report)  # first: whoever cannot have one should not wait for a build before
     control_plane_binaries(report)
-    find_redis_server(report)
 
 
 def doctor(report: Report) -> None:
     """Say what is used, and start all of it once."""
     print(f"cache          {cache_folder()}")
+    server = find_redis_server(report)
+    print(f"{server.name:<14} {server}", flush=True)
     programs = control_plane_binaries(report)
     for program in (programs.kube_apiserver, programs.etcd, programs.kubectl):
         print(f"{program.name:<14} {program}")
-    server = find_redis_server(report)
-    print(f"{server.name:<14} {server}")
     with ControlPlane(programs) as plane, RedisServer(server) as redis:
         version = plane.kubectl("version", "--output=yaml").partition("serverVersion:")[2]
         git_version = version.partition("gitVersion:")[2].split()[0]
@@ -37,7 +36,8 @@ def doctor(report: Report) -> None:
 
 def up(report: Report) -> None:
     """Start a control plane and Redis, and keep them until Ctrl-C."""
-    programs, server = control_plane_binaries(report), find_redis_server(report)
+    server = find_redis_server(report)
+    programs = control_plane_binaries(report)
     with ExitStack() as running:
         plane = running.enter_context(ControlPlane(programs))
         redis = running.enter_context(RedisServer(server))
@@ -46,13 +46,10 @@ def up(report: Report) -> None:
         print(f"export PATH={programs.kubectl.parent}:$PATH", flush=True)
         report.say("running; Ctrl-C ends both and removes what they kept")
         never = threading.Event()
-        while plane.etcd.process.alive and plane.api_server.process.alive and redis.alive:
+        parts = (plane.etcd.process, plane.api_server.process, redis.process)
+        while all(part.alive for part in parts):
             never.wait(1.0)
-        raise LocalError("one of them ended by itself")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+        raise LocalError("; ".join(part.obituary() for part in parts if not part.alive))
 
 
 def main() -> int:
@@ -63,7 +60,7 @@ def main() -> int:
     for name, command in commands.items():
         choices.add_parser(name, help=command.__doc__)
     chosen = parser.parse_args().command
-    signal.signal(signal.SIGTERM, _interrupt)  # a `kill` deserves the same order as Ctrl-C
+    interrupts.listen()
     report = Report()
     try:
         commands[chosen](report)

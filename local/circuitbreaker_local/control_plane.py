@@ -128,8 +128,12 @@ class ControlPlane:
         self, *arguments: str, text: str | None = None, kubeconfig: Path | None = None, timeout_seconds: float = 60.0
     ) -> str:
         """What kubectl prints; `text` is its standard input. Raises LocalError with what it complains about."""
-        everywhere = [f"--kubeconfig={kubeconfig or self.kubeconfig}", f"--cache-dir={self.folder / 'kubectl-cache'}"]
-        return run(self.binaries.kubectl, [*everywhere, *arguments], text=text, timeout_seconds=timeout_seconds)
+        words = [*self.kubectl_flags(kubeconfig), *arguments]
+        return run(self.binaries.kubectl, words, text=text, timeout_seconds=timeout_seconds)
+
+    def kubectl_flags(self, kubeconfig: Path | None = None) -> list[str]:
+        """What makes kubectl reach this control plane, and write nowhere else."""
+        return [f"--kubeconfig={kubeconfig or self.kubeconfig}", f"--cache-dir={self.folder / 'kubectl-cache'}"]
 
     def apply(self, what: Path | str, *, namespace: str = "default") -> str:
         """Apply a file, a folder of files (a Path) or the text of a manifest (a str)."""

@@ -141,6 +141,15 @@ class Process:
         """The last lines of the log."""
         return tail(self.log, lines)
 
+    def obituary(self) -> str:
+        """How it ended, with the last lines of its log; empty while it runs."""
+        code = self.returncode
+        if code is None:
+            return ""
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        said = self.tail(10)
+        return f"{self.name} ended by itself ({how})" + (f"; the end of its log:\n{said}" if said else "")
+
     def _send(self, number: signal.Signals) -> None:
         # The group's id is the child's, since it leads its session; while it is unreaped, the id is nobody else's.
         if self.alive:

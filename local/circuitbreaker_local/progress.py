@@ -4,6 +4,7 @@ On a terminal the line of a running step is rewritten in place every second. Any
 prints when it begins, then every half minute, so that a log says it is alive without drowning in it.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -28,21 +29,24 @@ class Step:
         self._stream = stream
         self._terminal = stream.isatty()
         self._began = self._shown = time.monotonic()
-        self._write(f"{text} ...")
+        self._write(" ...")
 
     def tick(self) -> None:
         now = time.monotonic()
         if now - self._shown >= (TERMINAL_SECONDS if self._terminal else LOG_SECONDS):
             self._shown = now
-            self._write(f"{self._text} ... {duration(now - self._began)}")
+            self._write(f" ... {duration(now - self._began)}")
 
     def end(self, word: str) -> None:
-        self._write(f"{self._text} ... {word} after {duration(time.monotonic() - self._began)}")
+        self._write(f" ... {word} after {duration(time.monotonic() - self._began)}")
         if self._terminal:
             self._stream.write("\n")
             self._stream.flush()
 
-    def _write(self, line: str) -> None:
+    def _write(self, rest: str) -> None:
+        # A line wider than the terminal would wrap, and each rewriting begin a new one.
+        room = max(shutil.get_terminal_size().columns - 1 - len(rest), 0) if self._terminal else None
+        line = self._text[:room] + rest
         # "erase to the end of the line" comes last: a shorter line must not leave the tail of a longer one
         self._stream.write(f"\r{line}\x1b[K" if self._terminal else f"{line}\n")
         self._stream.flush()

@@ -58,6 +58,10 @@ class RedisServer:
         return self._running.pid
 
     @property
+    def process(self) -> Process:
+        return self._running
+
+    @property
     def alive(self) -> bool:
         return self._process is not None and self._process.alive
 

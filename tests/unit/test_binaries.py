@@ -117,6 +117,24 @@ def test_a_build_that_was_killed_is_cleared_away(cache: Path, tmp_path: Path, mo
     assert not left.exists()
 
 
+@pytest.mark.parametrize("theirs", [False, True])
+def test_the_caches_of_a_build_go_unless_they_are_the_users(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: bool
+) -> None:
+    """GOCACHE and GOMODCACHE are used when they are set; else the build has its own and leaves none."""
+    script = f'mkdir -p $GOCACHE $GOMODCACHE; echo $GOCACHE >>{tmp_path}/used; touch "$5"; chmod +x "$5"'
+    compiler(tmp_path, monkeypatch, script)
+    for name in ("GOCACHE", "GOMODCACHE"):
+        monkeypatch.delenv(name, raising=False)
+        if theirs:
+            monkeypatch.setenv(name, str(tmp_path / name))
+    control_plane_binaries(Report(io.StringIO()))
+    used = {Path(line) for line in (tmp_path / "used").read_text().split()}
+    assert used == {tmp_path / "GOCACHE" if theirs else cache / "controlplane" / ".go-caches" / "gocache"}
+    assert all(folder.is_dir() == theirs for folder in used)
+    assert not (cache / "controlplane" / ".go-caches").exists()
+
+
 def test_the_key_covers_versions_system_and_sums(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A changed go.sum is another folder of the cache."""
     key = binaries._key()
@@ -184,6 +202,18 @@ def test_a_terminal_sees_one_line() -> None:
     with Report(log).step("building") as step:
         step.tick()
     assert log.getvalue() == "building ...\nbuilding ... done after 0s\n"
+
+
+def test_a_line_is_not_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long text is cut, and what changes at its end stays in sight."""
+    monkeypatch.setenv("COLUMNS", "20")
+    try:
+        ours, theirs = pty.openpty()
+    except OSError:
+        pytest.skip("no pseudo-terminals here")
+    with os.fdopen(theirs, "w") as terminal, Report(terminal).step("building something"):
+        pass
+    assert read_to_the_end(ours) == "\rbuilding someth ...\x1b[K\rb ... done after 0s\x1b[K\r\n"
 
 
 def test_durations_and_versions_read_well() -> None:

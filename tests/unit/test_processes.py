@@ -171,6 +171,39 @@ def test_a_program_that_cannot_run_says_why(tmp_path: Path, tie: str) -> None:
         Process([tmp_path / "program"], log=tmp_path / "log", tie=tie)  # type: ignore[arg-type]
 
 
+def test_an_obituary_says_how_it_ended(tmp_path: Path) -> None:
+    """Nothing while it runs; then the name, the signal or the exit status, and the last lines."""
+    child = Process([SLEEP, "600"], log=tmp_path / "quiet")
+    assert child.obituary() == ""
+    child.kill()
+    assert child.obituary() == "sleep ended by itself (signal 9)"
+    child = Process([SH, "-c", "echo bye; exit 3"], log=tmp_path / "log")
+    child.wait(10)
+    assert child.obituary() == "sh ended by itself (exit status 3); the end of its log:\nbye"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_end_of_a_terminal_clears_away_like_an_interrupt(number: int, temporary: Path) -> None:
+    """A second signal does not cut the clearing away short."""
+    script = f"""
+import os, signal
+signal.signal({int(number)}, signal.SIG_DFL)
+from circuitbreaker_local import interrupts
+from circuitbreaker_local.folders import TemporaryFolder
+interrupts.listen()
+folder = TemporaryFolder()
+try:
+    os.kill(os.getpid(), {int(number)})
+except KeyboardInterrupt:
+    os.kill(os.getpid(), {int(number)})
+    folder.close()
+    print("cleared")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "cleared\n"
+    assert not [*temporary.glob(f"{folders.PREFIX}*")]
+
+
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     """A child that came and went leaves as many descriptors as there were."""
     Process([SH, "-c", ":"], log=tmp_path / "log", tie="watcher").stop()

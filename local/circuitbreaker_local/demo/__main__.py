@@ -1,17 +1,13 @@
 """`python -m circuitbreaker_local.demo [--hold]`: exits 0 when all that it shows happened, else 1 naming the step."""
 
 import argparse
-import signal
 import sys
-from types import FrameType
+from contextlib import suppress
 
+from circuitbreaker_local import interrupts
 from circuitbreaker_local.demo.screen import Screen
 from circuitbreaker_local.demo.story import DemoError, Story
 from circuitbreaker_local.progress import Report
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def main() -> int:
@@ -19,7 +15,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m circuitbreaker_local.demo", description=__doc__)
     parser.add_argument("--hold", action="store_true", help="keep everything running at the end, and say where it is")
     hold = parser.parse_args().hold
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts.listen()
     screen = Screen()
     try:
         with Story(screen, Report()) as story:
@@ -34,7 +30,8 @@ def main() -> int:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ndemo: interrupted; everything that it started is gone", file=sys.stderr)
+        with suppress(OSError):  # the terminal may be what has ended
+            print("\ndemo: interrupted; everything that it started is gone", file=sys.stderr, flush=True)
         return 130
     return 0
 

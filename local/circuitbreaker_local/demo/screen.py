@@ -21,7 +21,7 @@ class Screen:
         self._print(f"\n{self._weight(BOLD, f'{number}. {title}')}")
 
     def say(self, text: str) -> None:
-        self._print(f"   {text}")
+        self._print(f"   {text}".rstrip())
 
     def command(self, line: str) -> None:
         self._print(f"   {self._weight(DIM, '$')} {self._weight(BOLD, line)}")

@@ -84,9 +84,12 @@ class Service:
         connection = http.client.HTTPConnection(self.backend, timeout=2)
         try:
             connection.request("GET", "/charge")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except OSError:
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException):
             return False
+        else:
+            return answer.status == http.HTTPStatus.OK
         finally:
             connection.close()
 

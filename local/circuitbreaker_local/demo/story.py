@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import sys
 import time
 import urllib.request
@@ -24,17 +25,19 @@ from circuitbreaker_local.redis_server import RedisServer, find_redis_server
 ROOT = Path(__file__).parents[3]
 FLEET = 3
 STEP_SECONDS = 30.0  # how long a step may take before it counts as not having happened
-METRICS = (
-    'circuitbreaker_state{name="payments"',
-    "circuitbreaker_transitions_total{from_state=",
-    'circuitbreaker_calls_total{name="payments"',
-    'circuitbreaker_not_permitted_total{name="payments"',
-    "circuitbreaker_operator_redis_up",
-)
+NOTICE_SECONDS = 0.5  # a connection breaks a moment before its other end counts as ended
+METRICS = r'^circuitbreaker_(state|(transitions|calls|not_permitted)_total)\{.*"payments"'  # for grep -E and for re
 
 
 class DemoError(Exception):
     """What a step shows did not happen; the text begins with the step's name."""
+
+
+class PartEndedError(DemoError):
+    """A part is no longer there; the text says which, how, and what it said last."""
+
+
+FAILURES = (LocalError, OSError, http.client.HTTPException, redis.RedisError, KeyError, ValueError)
 
 
 class Story:
@@ -43,6 +46,7 @@ class Story:
     def __init__(self, screen: Screen, report: Report) -> None:
         self.screen, self.report = screen, report
         self._running = ExitStack()
+        self.parts: list[Process] = []  # a part comes after those whose end would end it
         self._number = 0
 
     def __enter__(self) -> Self:
@@ -73,10 +77,9 @@ class Story:
         say(f"break it  curl -X POST http://{self.backend}/mood/failing")
         say(f"heal it   curl -X POST http://{self.backend}/mood/ok")
         say("watch it  kubectl get circuitbreakers -w")
+        say(f"states    redis-cli -u {self.redis.url} HGETALL circuit_breaker_states")
         while True:
-            for process in self.processes:
-                if not process.alive:
-                    raise DemoError(f"{process.name} ended by itself:\n{process.tail()}")
+            self._check_parts()
             self._say_new_lines()
             time.sleep(0.2)  # the pace at which lines appear
 
@@ -84,9 +87,12 @@ class Story:
 
     def _start_parts(self) -> None:
         with self._step("A Kubernetes API and a Redis, on this machine"):
-            self.binaries, server = control_plane_binaries(self.report), find_redis_server(self.report)
+            server = find_redis_server(self.report)  # first: whoever cannot have one should not wait for a build before
+            self.binaries = control_plane_binaries(self.report)
             self.plane = self._running.enter_context(ControlPlane(self.binaries))
+            self.parts += (self.plane.etcd.process, self.plane.api_server.process)
             self.redis = self._running.enter_context(RedisServer(server))
+            self.parts.append(self.redis.process)
             self.screen.say(f"kube-apiserver with etcd, and {server.name}, run in {self.plane.folder}.")
 
     def _start_operator(self) -> None:
@@ -97,8 +103,8 @@ class Story:
             command = Path(sys.executable).with_name("circuitbreaker-operator")
             environment = {"CB_REDIS_URL": self.redis.url, "CB_HTTP_HOST": "127.0.0.1"}
             environment |= {"CB_HTTP_PORT": str(self.http_port), "KUBECONFIG": str(self.plane.kubeconfig)}
-            self.processes = [self._process("operator", [command, "run"], environment)]
-            self._until(lambda: self._get("/readyz") is not None, "the operator is ready", self.processes[0])
+            self.operator = self._process("operator", [command, "run"], environment)
+            self._until(lambda: self._get("/readyz") is not None, "the operator is ready", self.operator)
             self.screen.say("It watches CircuitBreaker resources and has loaded the breaker functions into Redis.")
 
     def _apply(self) -> None:
@@ -116,22 +122,20 @@ class Story:
             port = free_port()
             self.backend = f"127.0.0.1:{port}"
             module = "circuitbreaker_local.demo"
-            self.processes.append(self._process("backend", [sys.executable, "-m", f"{module}.backend", str(port)]))
-            self._until(lambda: self._mood("ok"), "the backend answers", self.processes[-1])
+            backend = self._process("backend", [sys.executable, "-m", f"{module}.backend", str(port)])
+            self._until(lambda: self._mood("ok"), "the backend answers", backend)
             self.followers = []
             for number in range(1, FLEET + 1):
                 key, name = "cb:{default/payments}", f"service-{number}"
                 command = [sys.executable, "-m", f"{module}.service", name, key, self.backend]
                 process = self._process(name, command, {"REDIS_URL": self.redis.url})
-                self.processes.append(process)
                 self.followers.append(Follower(process.log))
             self._until_everyone_says("the breaker is Closed")
-            self._until(lambda: self._total("successes") >= 20, "twenty calls have been counted", self.processes[-1])
+            self._until(lambda: self._total("successes") >= 20, "twenty calls have been counted", process)
             self.screen.say(f"{self._total('successes')} calls counted so far; Redis sees batches, not calls.")
             self.screen.command("kubectl get circuitbreakers payments --watch")
-            arguments = ["get", "circuitbreakers", "payments", "--watch", "--kubeconfig", str(self.plane.kubeconfig)]
-            watch = self._process("watch", [self.binaries.kubectl, *arguments])
-            self.processes.append(watch)
+            arguments = ["get", "circuitbreakers", "payments", "--watch"]
+            watch = self._process("watch", [self.binaries.kubectl, *self.plane.kubectl_flags(), *arguments])
             self.table = Follower(watch.log)
             self._until(lambda: bool(self.table.lines), "the table appears", watch)
 
@@ -144,15 +148,13 @@ class Story:
             self._until_everyone_says("the breaker is Open")
             self._until_table_says("Open")
             served = self._served()
-            self.screen.command("redis-cli HGET circuit_breaker_states default/payments")
+            self.screen.command(f"redis-cli -u {self.redis.url} HGET circuit_breaker_states default/payments")
             with redis.Redis.from_url(self.redis.url, decode_responses=True) as client:
                 shown = str(client.hget("circuit_breaker_states", "default/payments"))
             self.screen.output(shown)
             self._check(shown == "Open", f"the states hash says {shown}, not Open")
             before = self._total("notPermitted")
-            self._until(
-                lambda: self._total("notPermitted") >= before + 30, "refused calls are counted", self.processes[0]
-            )
+            self._until(lambda: self._total("notPermitted") >= before + 30, "refused calls are counted", self.operator)
             refused = self._total("notPermitted")
             self._check(self._served() == served, "calls reached the backend while the breaker was Open")
             self.screen.say(
@@ -180,19 +182,19 @@ class Story:
             self._until(
                 lambda: all(reason in self.plane.kubectl(*events) for reason in wanted),
                 "the Events are there",
-                self.processes[0],
+                self.operator,
             )
             self._kubectl(*events)
-            self.screen.command(f"curl -s http://127.0.0.1:{self.http_port}/metrics | grep payments")
-            lines = [line for line in self._read("/metrics").splitlines() if line.startswith(METRICS)]
-            self.screen.output("\n".join(line for line in lines if 'name="search"' not in line))
+            self.screen.command(f"curl -s http://127.0.0.1:{self.http_port}/metrics | grep -E '{METRICS}'")
+            lines = [line for line in self._read("/metrics").splitlines() if re.search(METRICS, line)]
+            self.screen.output("\n".join(lines))
             opened = (
                 'from_state="Closed",name="payments",namespace="default",reason="ConsecutiveFailures",to_state="Open"'
             )
             self._check(any(opened in line and line.endswith(" 1.0") for line in lines), "no metric tells the opening")
-            self.screen.command(f"curl -s http://127.0.0.1:{self.http_port}/health")
+            self.screen.command(f"curl -s http://127.0.0.1:{self.http_port}/health | python3 -m json.tool")
             health = json.loads(self._read("/health"))
-            self.screen.output(json.dumps({"status": health["status"], "open_circuits": health["open_circuits"]}))
+            self.screen.output(json.dumps(health, indent=4))
             self._check(health["open_circuits"] == [], "/health still lists an open circuit")
 
     # --- tools
@@ -203,14 +205,18 @@ class Story:
         self.screen.step(self._number, title)
         try:
             yield
-        except (LocalError, DemoError, OSError, redis.RedisError, KeyError, ValueError) as error:
-            raise DemoError(f"step {self._number} ({title}) did not happen: {error}") from error
+            self._check_parts()
+        except (*FAILURES, DemoError) as error:
+            why = str(error) if isinstance(error, PartEndedError) else self._obituary(NOTICE_SECONDS) or str(error)
+            raise DemoError(f"step {self._number} ({title}) did not happen: {why}") from error
 
     def _process(self, name: str, command: Sequence[str | Path], environment: dict[str, str] | None = None) -> Process:
         log = self.plane.folder / f"{name}.log"
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("CB_")}
         process = Process(command, log=log, env=inherited | {"PYTHONUNBUFFERED": "1"} | (environment or {}))
+        process.name = name
         self._running.callback(process.stop, 5.0)
+        self.parts.append(process)
         return process
 
     def _kubectl(self, *words: str, quiet: bool = False, shown: Path | None = None) -> None:
@@ -224,8 +230,11 @@ class Story:
     def _until(self, condition: Callable[[], bool], what: str, process: Process) -> None:
         deadline = time.monotonic() + STEP_SECONDS
         while not condition():
-            if not process.alive or time.monotonic() > deadline:
-                raise DemoError(f"waited for this in vain: {what}\n{process.tail()}")
+            self._check_parts()
+            if time.monotonic() > deadline:
+                raise DemoError(
+                    f"waited for this in vain: {what}; the end of the log of {process.name}:\n{process.tail()}"
+                )
             self._say_new_lines()
             time.sleep(0.02)  # between two looks
         self._say_new_lines()
@@ -234,19 +243,33 @@ class Story:
         self._until(
             lambda: all(any(text in line for line in follower.lines[-1:]) for follower in self.followers),
             f"every process says: {text}",
-            self.processes[0],
+            self.operator,
         )
 
     def _until_table_says(self, state: str) -> None:
         self._until(
             lambda: any(line.split()[1] == state for line in self.table.lines[-1:]),
             f"kubectl get shows {state}",
-            self.processes[0],
+            self.operator,
         )
 
     def _say_new_lines(self) -> None:
         for follower in (*getattr(self, "followers", ()), *([self.table] if hasattr(self, "table") else ())):
             self.screen.output("\n".join(follower.new_lines()))
+
+    def _obituary(self, within_seconds: float = 0.0) -> str:
+        """Of the first part that has ended, or does so within this time; empty when all run."""
+        deadline = time.monotonic() + within_seconds
+        while True:
+            ended = next(filter(None, (part.obituary() for part in self.parts)), "")
+            if ended or time.monotonic() >= deadline:
+                return ended
+            time.sleep(0.02)  # between two looks
+
+    def _check_parts(self) -> None:
+        ended = self._obituary()
+        if ended:
+            raise PartEndedError(ended)
 
     def _check(self, happened: bool, otherwise: str) -> None:
         if not happened:
@@ -261,9 +284,12 @@ class Story:
         connection = http.client.HTTPConnection(self.backend, timeout=2)
         try:
             connection.request("POST", f"/mood/{mood}")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except OSError:
+            answer = connection.getresponse()
+            answer.read()
+        except (OSError, http.client.HTTPException):
             return False
+        else:
+            return answer.status == http.HTTPStatus.OK
         finally:
             connection.close()
 
@@ -274,7 +300,7 @@ class Story:
     def _get(self, path: str) -> str | None:
         try:
             return self._read(path)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return None
 
     def _read(self, path: str) -> str:
