@@ -48,7 +48,7 @@ class Note(NamedTuple):
 
 
 class Forced(NamedTuple):
-    """An override in force. `until_ms` 0: until it is taken away; `length_ms` is how far ahead that was when it was set."""
+    """An override in force. `until_ms` 0: until it is taken away; `length_ms`: how far ahead that was when set."""
 
     state: State
     until_ms: int

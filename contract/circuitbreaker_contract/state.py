@@ -210,8 +210,8 @@ class Snapshot:
 
     `due`: a transition is due that nobody has asked for yet (`cb_tick` performs it). `reporters`: client processes that
     reported within the last minute. `state_ms`: time spent in each state in this incarnation. `forced`: the state that
-    an override holds it in. `shadow` is there in mode Observe. `history` is the newest part of it, oldest first, as much
-    as was asked for. `open_until_ms` is None in Closed and HalfOpen, and in an Open that only a person ends.
+    an override holds it in. `shadow` is there in mode Observe. `history` is the newest part of it, oldest first, as
+    much as was asked for. `open_until_ms` is None in Closed and HalfOpen, and in an Open that only a person ends.
     """
 
     owner: str

@@ -2,27 +2,15 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-import redis
-
-from circuitbreaker_contract import library
-from circuitbreaker_contract.errors import ContractError
+from circuitbreaker_conformance import CLOCK_KEY, SETTABLE_CLOCK, RedisStore, Store
 from circuitbreaker_contract.keys import Keys
 from circuitbreaker_contract.memory import Memory
 
-CLOCK_KEY = "test:now_ms"
-# Joined in place of functions/clock.lua, in tests only: the shipped library has no such door.
-SETTABLE_CLOCK = f"local function clock_ms() return tonumber(redis.call('GET', '{CLOCK_KEY}')) end"
+__all__ = ["CLOCK_KEY", "SETTABLE_CLOCK", "LuaStore", "Store", "TwinStore"]
 
-
-class Store(Protocol):
-    """Runs commands of the contract at a time that is set."""
-
-    def execute(self, *command: str | int) -> Any: ...
-    def set_clock(self, now_ms: int) -> None: ...
-    def states(self, keys: Keys) -> dict[str, str]: ...
-    def messages(self) -> list[dict[str, Any]]: ...
+LuaStore = RedisStore
 
 
 @dataclass
@@ -47,40 +35,3 @@ class TwinStore:
         sent = [json.loads(text) for _, text in self.memory.published]
         self.memory.published.clear()
         return sent
-
-
-class LuaStore:
-    """`client` has decode_responses; the library with the settable clock is loaded over whatever was there."""
-
-    def __init__(self, client: "redis.Redis[str]", channel: str = Keys().updates) -> None:
-        self.client, self.channel = client, channel
-        self.client.function_load(library.joined({"clock": SETTABLE_CLOCK}), replace=True)
-        self.subscription = client.pubsub()
-        self.subscription.subscribe(channel)
-        self.messages()
-
-    def execute(self, *command: str | int) -> Any:
-        try:
-            return self.client.execute_command(*command)
-        except redis.ResponseError as error:
-            raise ContractError.from_reply(str(error)) or error from error
-
-    def set_clock(self, now_ms: int) -> None:
-        self.client.set(CLOCK_KEY, now_ms)
-
-    def states(self, keys: Keys) -> dict[str, str]:
-        return self.client.hgetall(keys.states)
-
-    def messages(self) -> list[dict[str, Any]]:
-        """What was published since the last call: all that comes before a marker of our own."""
-        sent: list[dict[str, Any]] = []
-        self.client.publish(self.channel, "null")
-        while True:
-            message = self.subscription.get_message(ignore_subscribe_messages=True, timeout=5)
-            if message is not None:
-                if message["data"] == "null":
-                    return sent
-                sent.append(json.loads(message["data"]))
-
-    def close(self) -> None:
-        self.subscription.close()

@@ -1,4 +1,4 @@
-"""The arrows between the rooms: client -> contract <- operator, and nothing else."""
+"""The arrows between the rooms: client -> contract <- operator, conformance -> contract, and nothing else."""
 
 import ast
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = {
     "circuitbreaker_contract": ROOT / "contract",
+    "circuitbreaker_conformance": ROOT / "contract",
     "circuitbreaker_client": ROOT / "clients" / "python",
     "circuitbreaker_operator": ROOT / "operator",
     "circuitbreaker_local": ROOT / "local",
@@ -16,6 +17,7 @@ ROOMS = {
 # What each room may import beside the standard library and itself.
 ALLOWED = {
     "circuitbreaker_contract": set(),
+    "circuitbreaker_conformance": {"circuitbreaker_contract", "redis", "yaml"},
     "circuitbreaker_client": {"circuitbreaker_contract", "redis"},
     "circuitbreaker_operator": {
         "circuitbreaker_contract",
