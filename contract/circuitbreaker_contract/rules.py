@@ -283,17 +283,15 @@ def _begun(old: Breaker | None, now_ms: int, wanted: Definition) -> tuple[Breake
         breaker = _resumed(breaker, now_ms, resumed)
     breaker = _recorded(breaker, now_ms, None)
     if policy.mode is Mode.OBSERVE and breaker.state is not State.CLOSED:
-        breaker = _moved(breaker, now_ms, State.CLOSED, Reason.MODE_CHANGED)
+        # Observe never refuses, whatever held the breaker before.
+        breaker = _moved(replace(breaker, forced=None), now_ms, State.CLOSED, Reason.MODE_CHANGED)
     result = Configured.RESTORED if resumed else Configured.REPLACED if old else Configured.CREATED
     return _with_override_applied(breaker, now_ms), result
 
 
 def _is_behind(breaker: Breaker, resume: Resume | None) -> bool:
-    """Redis went back in time: clients know a higher generation of this incarnation, and may not take a lower one."""
-    if resume is None or resume.order is None:
-        return False
-    incarnation, generation = resume.order
-    return incarnation == breaker.incarnation and generation > breaker.generation
+    """Redis went back in time: clients know a higher order, and may not take a lower one."""
+    return resume is not None and resume.order is not None and resume.order > breaker.order[:2]
 
 
 def _resumed(breaker: Breaker, now_ms: int, resume: Resume) -> Breaker:

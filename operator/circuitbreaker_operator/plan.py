@@ -168,7 +168,7 @@ def _resume(resource: Resource, *, fresh: bool) -> tuple[Resume | None, tuple[st
 
 
 def _resume_when_behind(resource: Resource, mine: Snapshot) -> Resume | None:
-    """After Redis went back in time: its breaker is at a lower generation of the incarnation that the status tells of.
+    """After Redis went back in time: its breaker is lower in the order than the status tells.
 
     Clients that know the higher one may not take a lower, so the breaker begins again. The function compares once more
     with what is there at that moment, so a snapshot that is merely old does no harm.
@@ -176,8 +176,7 @@ def _resume_when_behind(resource: Resource, mine: Snapshot) -> Resume | None:
     resume, _ = _resume(resource, fresh=False)
     if resume is None or resume.order is None:
         return None
-    incarnation, generation = resume.order
-    return resume if incarnation == mine.order.incarnation and generation > mine.order.generation else None
+    return resume if resume.order > mine.order[:2] else None
 
 
 def _resume_from(status: Mapping[str, Any]) -> Resume:

@@ -5,7 +5,7 @@
 --          CBOWNER  the breaker belongs to another owner
 -- result: Created, Restored, Replaced (another uid was there), Updated, Unchanged, Stale (an older generation of the
 -- resource; nothing done). policy and resume are JSON; resume is used when there is no breaker, or when the one there is
--- at a lower generation of the same incarnation. An edit never causes a transition by itself: rules are tested at
+-- lower in the order. An edit never causes a transition by itself: rules are tested at
 -- the next outcome, leases given stay, counts stay; while Open the opening's end is measured anew from its beginning. What
 -- makes a transition is a change of mode (to Closed) and an override that comes or goes.
 
@@ -73,7 +73,12 @@ local function begin(key, now, owner, uid, generation, rules, project_flag, resu
     set(b, 'probeLength', rules.probeTimeoutMs)
   end
   record(b, now, '')
-  if rules.mode == 'Observe' and b.state ~= CLOSED then transition(b, now, CLOSED, 'ModeChanged') end
+  if rules.mode == 'Observe' and b.state ~= CLOSED then
+    set(b, 'forced', '')  -- Observe never refuses, whatever held the breaker before
+    set(b, 'forcedUntil', 0)
+    set(b, 'forcedLength', 0)
+    transition(b, now, CLOSED, 'ModeChanged')
+  end
   apply_override(b, now)
   return b, resumed
 end
@@ -129,10 +134,10 @@ local function configure(keys, args)
   local now, result = clock_ms(), 'Unchanged'
   local b = read(key)
   if b then warm(b) end
-  -- Redis went back in time (a lossy fail-over, an old dump): clients know a higher generation of this incarnation and
-  -- may not take a lower one, so the breaker begins again where its status last was.
-  local behind = b and b.uid == uid and resume and resume.state and resume.incarnation == b.incarnation
-    and resume.generation > b.generation
+  -- Redis went back in time (a lossy fail-over, an old dump): clients know a higher order and may not take a lower one,
+  -- so the breaker begins again where its status last was.
+  local behind = b and b.uid == uid and resume and resume.state and (resume.incarnation > b.incarnation
+    or resume.incarnation == b.incarnation and resume.generation > b.generation)
   if b and b.uid == uid and not behind then
     settle_time(b, now)
     if generation < b.resourceGeneration then
