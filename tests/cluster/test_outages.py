@@ -245,7 +245,7 @@ def test_redis_goes_back_in_time(world: World) -> None:
 def test_a_probe_under_way_costs_next_to_nothing(world: World) -> None:
     """A lease that lasts is looked at when it may be over, not all the time."""
     fleet = world.fleet("payments")
-    with world.operator(STATUS_REFRESH="1s") as operator:
+    with world.operator(STATUS_REFRESH="1s", NAMESPACES=world.namespace) as operator:
         operator.wait_ready()
         world.create("payments", recoveryTimeout="100ms", probeTimeout="1h")
         world.until_ready("payments")
