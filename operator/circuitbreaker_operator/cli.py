@@ -125,8 +125,12 @@ async def _serve(settings: Settings) -> int:
         return _crashed(task)
     logger.info("stopping", extra={"signal": asked.result().name})
     task.cancel()
-    done, _ = await asyncio.wait({task}, timeout=STOP_SECONDS - 0.5)
-    if not done:
+    until = loop.time() + STOP_SECONDS - 0.5
+    while not (await asyncio.wait({task}, timeout=0.5))[0] and loop.time() < until:
+        # A library may lose a cancellation while its server hangs: the parts are asked again until they hear it.
+        for each in asyncio.all_tasks() - {task, asyncio.current_task()}:
+            each.cancel()
+    if not task.done():
         waiting = ", ".join(sorted(f"{each.get_name()} ({_place(each)})" for each in asyncio.all_tasks()))
         logger.error("could not stop in time, leaving anyway", extra={"waiting": waiting})
         _leave(FAILURE)

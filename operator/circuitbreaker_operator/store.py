@@ -248,12 +248,12 @@ class Store:
         try:
             got = await answer
         except (RedisError, OSError) as error:
-            _heed_cancellation()
+            heed_cancellation()
             ours = translated(error)
             if isinstance(ours, StoreUnavailableError):
                 self._lost(ours)
             raise ours from error
-        _heed_cancellation()
+        heed_cancellation()
         return got
 
     def _lost(self, error: StoreUnavailableError) -> None:
@@ -305,7 +305,7 @@ class Store:
         self._policy_seen = policy
 
 
-def _heed_cancellation() -> None:
+def heed_cancellation() -> None:
     """Raises CancelledError when this task was asked to end: seen lost inside redis-py while Redis did not answer."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():

@@ -18,7 +18,7 @@ from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import State
 from circuitbreaker_operator.metrics import Metrics
 from circuitbreaker_operator.settings import Settings
-from circuitbreaker_operator.store import Store, connect, translated
+from circuitbreaker_operator.store import Store, connect, heed_cancellation, translated
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ class Subscription:
             if wait <= 0:
                 raise TimeoutError("no PONG")
             message = await pubsub.get_message(ignore_subscribe_messages=False, timeout=wait)
+            heed_cancellation()
             if message is None:
                 if pinged_at is None:
                     await pubsub.ping()
