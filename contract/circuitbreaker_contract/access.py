@@ -22,8 +22,8 @@ NAMESPACE_PLACEHOLDER = "NAMESPACE"  # in upper case, so that it can be no names
 _TOKENS = re.compile(r"--[^\n]*|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"|[^-'\"]+|-")
 _DEFINITION = re.compile(r"local (?:function )?(\w+)")
 _REGISTRATION = re.compile(r"redis\.register_function\{\s*function_name = '(\w+)'")
-_COMMAND = re.compile(r"\b(?:redis\.p?call\(\s*|op\(\s*\w+,\s*)'(\w+)'")
-_CALL = re.compile(r"\bredis\.p?call\(\s*(?:'|(unpack\(command\)\)))?")  # save() runs what `op` was given
+_COMMAND = re.compile(r"\b(?:(?:redis\.p?)?call\(\s*|op\(\s*\w+,\s*)'(\w+)'")
+_CALL = re.compile(r"\b(?:redis\.p?)?call\(\s*(?:'|(unpack\(command\)\)))?")  # save() runs what `op` was given
 _STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 _NAME = re.compile(r"(?<![.:\w])[A-Za-z_]\w*")
 

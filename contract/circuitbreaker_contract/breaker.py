@@ -27,12 +27,16 @@ class Ended(NamedTuple):
 
 
 class Reporter(NamedTuple):
-    """A client process: its last batch seen, when it was last here, when and in which streak it last saw a failure."""
+    """A client process: its last batch seen, when it was last here, when and in which streak it last saw a failure.
+
+    `slow_ms`: when it last saw a slow call.
+    """
 
     seq: int = 0
     seen_ms: int = 0
     bad_ms: int = 0  # 0: never
     streak_id: int = 0
+    slow_ms: int = 0  # 0: never
 
 
 class Note(NamedTuple):
@@ -104,6 +108,7 @@ class Breaker:
     live: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))  # lease -> expiry
     ended: Mapping[str, Ended] = field(default_factory=lambda: MappingProxyType({}))
     reporters: Mapping[str, Reporter] = field(default_factory=lambda: MappingProxyType({}))
+    reporters_swept_at_ms: int = 0  # when those that may be forgotten last went
     history: tuple[Transition, ...] = ()
     notes: tuple[Note, ...] = ()  # of the last step only
 

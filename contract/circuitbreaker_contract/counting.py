@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from circuitbreaker_contract.breaker import Breaker, Reporter
+from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.state import Reason
 from circuitbreaker_contract.window import Stretch, Sums, is_bad, is_slow
 
@@ -29,6 +30,8 @@ def count_run(breaker: Breaker, now_ms: int, client: str, reporter: Reporter, le
         reporter = reporter._replace(bad_ms=now_ms, streak_id=breaker.streak_id)
     elif breaker.streak > 0:
         breaker = replace(breaker, streak=0, streak_id=breaker.streak_id + 1)
+    if is_slow(letter):
+        reporter = reporter._replace(slow_ms=now_ms)
     breaker = replace(breaker, window=breaker.window.at(now_ms))
     used = 0
     while used < count:
@@ -51,15 +54,26 @@ def _first_trip(
     found: list[tuple[int, Reason]] = []
     if policy.failure_threshold and is_bad(letter) and _has_streak_quorum(breaker, client, reporter):
         found.append((max(1, policy.failure_threshold - breaker.streak), Reason.CONSECUTIVE_FAILURES))
-    if _has_rate_quorum(breaker, now_ms, client, reporter):
-        leaving = stretch.leaving or ""
-        for percent, part, step, reason in (
-            (policy.failure_rate_percent, sums.failures, is_bad(letter) - is_bad(leaving), Reason.FAILURE_RATE),
-            (policy.slow_call_rate_percent, sums.slow, is_slow(letter) - is_slow(leaving), Reason.SLOW_CALL_RATE),
-        ):
-            first = _first_at_rate(percent, sums, part, step, grows, policy.minimum_calls) if percent else None
-            if first is not None:
-                found.append((first, reason))
+    known, leaving = [*_others(breaker, client), reporter], stretch.leaving or ""
+    for percent, part, step, seen_ms, reason in (
+        (
+            policy.failure_rate_percent,
+            sums.failures,
+            is_bad(letter) - is_bad(leaving),
+            [r.bad_ms for r in known],
+            Reason.FAILURE_RATE,
+        ),
+        (
+            policy.slow_call_rate_percent,
+            sums.slow,
+            is_slow(letter) - is_slow(leaving),
+            [r.slow_ms for r in known],
+            Reason.SLOW_CALL_RATE,
+        ),
+    ):
+        first = _first_at_rate(percent, sums, part, step, grows, policy.minimum_calls) if percent else None
+        if first is not None and _has_rate_quorum(policy, now_ms, seen_ms):
+            found.append((first, reason))
     found = [each for each in found if each[0] <= stretch.length]
     return min(found, key=lambda each: each[0]) if found else (None, None)
 
@@ -88,13 +102,15 @@ def _has_streak_quorum(breaker: Breaker, client: str, reporter: Reporter) -> boo
     return sum(r.bad_ms > 0 and r.streak_id == breaker.streak_id for r in known) >= breaker.policy.min_reporters
 
 
-def _has_rate_quorum(breaker: Breaker, now_ms: int, client: str, reporter: Reporter) -> bool:
-    """Enough distinct clients have seen a bad outcome within the window's time."""
-    if breaker.policy.min_reporters <= 1:
+def _has_rate_quorum(policy: Policy, now_ms: int, seen_ms: list[int]) -> bool:
+    """Enough distinct clients have seen what the rate counts within the window's time; `seen_ms`: each one's last.
+
+    What lies ahead of now comes from a clock that has jumped back and does not count, as in the window.
+    """
+    if policy.min_reporters <= 1:
         return True
-    since_ms = now_ms - (breaker.policy.window_ms or COUNT_QUORUM_MS)
-    known = [*_others(breaker, client), reporter]
-    return sum(r.bad_ms > 0 and r.bad_ms > since_ms for r in known) >= breaker.policy.min_reporters
+    since_ms = now_ms - (policy.window_ms or COUNT_QUORUM_MS)
+    return sum(since_ms < at_ms <= now_ms for at_ms in seen_ms) >= policy.min_reporters
 
 
 def _others(breaker: Breaker, client: str) -> list[Reporter]:

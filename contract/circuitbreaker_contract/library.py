@@ -15,9 +15,9 @@ from circuitbreaker_contract.protocol import Version
 
 NAME = "circuitbreaker"
 CONTRACT_VERSION = 1
-VERSION = 2
+VERSION = 3
 
-_SHARED = ("laws", "clock", "arguments", "policy", "breaker", "window", "rules", "project")
+_SHARED = ("laws", "clock", "arguments", "policy", "breaker", "older", "window", "rules", "project", "save", "quick")
 FUNCTIONS = (
     "cb_version",
     "cb_configure",

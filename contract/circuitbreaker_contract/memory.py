@@ -14,7 +14,7 @@ from circuitbreaker_contract.arguments import check_batch, check_id, check_key, 
 from circuitbreaker_contract.breaker import Breaker, Definition, Note
 from circuitbreaker_contract.errors import InvalidArgumentError, InvalidPolicyError, OwnershipError, UnknownBreakerError
 from circuitbreaker_contract.keys import DEFAULT_PREFIX, Keys
-from circuitbreaker_contract.policy import Policy
+from circuitbreaker_contract.policy import Policy, number_of
 from circuitbreaker_contract.protocol import MAX_HISTORY
 from circuitbreaker_contract.state import Outcome, Resume, Standing, State, Totals, Transition
 
@@ -190,20 +190,20 @@ def _resume(text: str) -> Resume:
         raw = None
     if not isinstance(raw, dict):
         raise InvalidArgumentError("resume: not a JSON object")
-    last_reset = raw.get("lastReset") or ""
-    if last_reset:
-        check_id("resume: lastReset", str(last_reset))
+    last_reset = raw.get("lastReset", "")
+    if last_reset != "":
+        check_id("resume: lastReset", last_reset if isinstance(last_reset, str) else "")
     if "state" not in raw:
         return Resume(last_reset)
-    if raw["state"] not in set(State):
+    if raw["state"] not in list(State):
         raise InvalidArgumentError("resume: state: must be Closed, Open or HalfOpen")
     forced = raw.get("forced", "")
-    if forced not in {"", "Open", "Closed"}:
+    if forced not in ["", "Open", "Closed"]:
         raise InvalidArgumentError("resume: forced: must be Open, Closed or empty")
-    if forced not in {"", raw["state"]}:
+    if forced not in ["", raw["state"]]:
         raise InvalidArgumentError("resume: forced: must be the state")
     for name in ("incarnation", "generation", "since", "openUntil", "attempt"):
-        value = raw.setdefault(name, 0)
+        value = raw[name] = number_of(raw.get(name, 0))
         if type(value) is not int or not 0 <= value <= 9_000_000_000_000:
             raise InvalidArgumentError(f"resume: {name}: must be a whole number from 0 to 9000000000000")
     order = (raw["incarnation"], raw["generation"])
@@ -215,7 +215,7 @@ def _observed(breaker: Breaker, now_ms: int, count: int) -> dict[str, Any]:
     breaker = rules.believed(breaker, now_ms)
     half_open = breaker.state is State.HALF_OPEN
     live = sum(at > now_ms for at in breaker.live.values()) if half_open else 0
-    due = half_open and live < len(breaker.live)
+    due = half_open and (live < len(breaker.live) or rules.are_probes_lost(breaker))
     due = due or rules.is_override_over(breaker, now_ms) or rules.is_opening_over(breaker, now_ms)
     due = due or rules.is_shadow_due(breaker, now_ms)
     window, shadow = rules.window_counts(breaker, now_ms), breaker.shadow
@@ -266,6 +266,8 @@ def _observed(breaker: Breaker, now_ms: int, count: int) -> dict[str, Any]:
         "shadowOpened": shadow.opened,
         "shadowNotPermitted": shadow.not_permitted,
         "streakId": breaker.streak_id,
+        "reportersKept": len(breaker.reporters),
+        "reportersSweptAt": breaker.reporters_swept_at_ms,
         **{name: getattr(breaker.totals, total.name) for name, total in zip(_TOTALS, fields(Totals), strict=True)},
         "probesGranted": breaker.probes.granted,
         "probesSucceeded": breaker.probes.succeeded,

@@ -21,6 +21,11 @@ DEFAULT_WINDOW_MS: Final = 60_000
 DEFAULT_MINIMUM_CALLS: Final = 10
 
 
+def number_of(value: Any) -> Any:
+    """A number of a JSON text as we write it: JSON has one kind, and 3.0 is 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class Bounds(NamedTuple):
     """A number of the policy: its name in JSON, the lowest and the highest value, and whether it must be there."""
 
@@ -68,7 +73,7 @@ class Override:
     reason: str
 
     def __post_init__(self) -> None:
-        if self.state not in {"Open", "Closed"}:
+        if self.state not in ["Open", "Closed"]:
             raise InvalidPolicyError("overrideState: must be Open or Closed")
         if not _is_whole(self.until_ms, 0, LATEST_MS):
             raise InvalidPolicyError(f"overrideUntil: must be a whole number from 0 to {LATEST_MS}")
@@ -165,17 +170,18 @@ class Policy:
                 if required:
                     raise InvalidPolicyError(f"{name}: missing")
                 continue
-            if not _is_whole(raw[name], low, high):
+            value = number_of(raw[name])
+            if not _is_whole(value, low, high):
                 raise InvalidPolicyError(f"{name}: must be a whole number from {low} to {high}")
-            values[field] = raw[name]
+            values[field] = value
         if "window_calls" in values and "window_ms" in values:
             raise InvalidPolicyError("windowCalls: set only one of windowCalls and windowMs")
-        if raw.get("mode", Mode.ENFORCE) not in set(Mode):
+        if raw.get("mode", Mode.ENFORCE) not in list(Mode):
             raise InvalidPolicyError("mode: must be Enforce or Observe")
         values["mode"] = Mode(raw.get("mode", Mode.ENFORCE))
         if "overrideState" in raw:
             values["override"] = Override(
-                raw["overrideState"], raw.get("overrideUntil", 0), raw.get("overrideReason", "")
+                raw["overrideState"], number_of(raw.get("overrideUntil", 0)), raw.get("overrideReason", "")
             )
         elif "overrideUntil" in raw or "overrideReason" in raw:
             raise InvalidPolicyError("overrideState: missing")

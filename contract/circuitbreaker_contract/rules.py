@@ -125,14 +125,14 @@ def settled(
 ) -> Breaker:
     """The outcome of a probe; counted once, however often it is sent."""
     breaker = timely(breaker, now_ms, spared=lease)
-    ended = breaker.ended.get(lease)
-    if ended is None or not ended.settled:
-        known = breaker.state is State.HALF_OPEN and (lease in breaker.live or ended is not None)
-        asked = known and order == breaker.order[:2]
-        if asked or not known:  # law 2: a lease of this generation is not touched by an outcome of another
-            live = {name: at for name, at in breaker.live.items() if name != lease}
-            answered = {**breaker.ended, lease: Ended(settled=True, at_ms=now_ms)}
-            breaker = replace(breaker, live=live, ended=_trimmed(answered))
+    asked = breaker.state is State.HALF_OPEN and (lease in breaker.live or _is_expired(breaker, lease))
+    if asked and order != breaker.order[:2]:
+        # Law 2: a lease of this generation is not touched by an outcome of another. That one is remembered beside it.
+        lease, asked = f"{lease}@{order[0]}.{order[1]}", False
+    if lease not in breaker.ended or _is_expired(breaker, lease):
+        live = {name: at for name, at in breaker.live.items() if name != lease}
+        answered = {**breaker.ended, lease: Ended(settled=True, at_ms=now_ms)}
+        breaker = replace(breaker, live=live, ended=_trimmed(answered))
         breaker = _probe_answered(breaker, now_ms, outcome) if asked else breaker
         if outcome is Outcome.IGNORED:
             breaker = _with_totals(breaker, ignored=1)
@@ -236,15 +236,15 @@ def timely(breaker: Breaker, now_ms: int, *, spared: str = "") -> Breaker:
     if is_override_over(breaker, now_ms):
         override = breaker.policy.override
         breaker = replace(breaker, override_ended=_override_text(override) if override else "")
-        return _released(breaker, now_ms)
-    if is_opening_over(breaker, now_ms):
-        return _moved(breaker, now_ms, State.HALF_OPEN, Reason.RECOVERY_TIMEOUT_ELAPSED)
-    if breaker.state is State.HALF_OPEN:
+        breaker = _released(breaker, now_ms)
+    elif is_opening_over(breaker, now_ms):
+        breaker = _moved(breaker, now_ms, State.HALF_OPEN, Reason.RECOVERY_TIMEOUT_ELAPSED)
+    elif breaker.state is State.HALF_OPEN:
         breaker = _expired(breaker, now_ms, spared)
-        if breaker.probe_successes == 0 and breaker.probes_lost >= breaker.policy.half_open_limit:
-            return _moved(breaker, now_ms, State.OPEN, Reason.PROBES_LOST)
-    elif is_shadow_due(breaker, now_ms):
-        return _shadow_moved(breaker, now_ms, State.HALF_OPEN, Reason.RECOVERY_TIMEOUT_ELAPSED)
+        if are_probes_lost(breaker):
+            breaker = _moved(breaker, now_ms, State.OPEN, Reason.PROBES_LOST)
+    if is_shadow_due(breaker, now_ms):
+        breaker = _shadow_moved(breaker, now_ms, State.HALF_OPEN, Reason.RECOVERY_TIMEOUT_ELAPSED)
     return breaker
 
 
@@ -256,6 +256,11 @@ def window_counts(breaker: Breaker, now_ms: int) -> WindowCounts:
 def reporters_seen(breaker: Breaker, now_ms: int) -> int:
     """Client processes that reported within the last minute."""
     return sum(reporter.seen_ms > now_ms - REPORTER_SEEN_MS for reporter in breaker.reporters.values())
+
+
+def are_probes_lost(breaker: Breaker) -> bool:
+    """As many leases were lost in this generation as there are slots, and not one probe has succeeded."""
+    return breaker.probe_successes == 0 and breaker.probes_lost >= breaker.policy.half_open_limit
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -335,6 +340,11 @@ def _edited(breaker: Breaker, now_ms: int, policy: Policy) -> Breaker:
     if breaker.state is State.OPEN and breaker.forced is None and _lengths(old) != _lengths(policy):
         length_ms = opening_length_ms(breaker, breaker.attempt)
         breaker = replace(breaker, open_length_ms=length_ms, open_until_ms=breaker.since_ms + length_ms)
+    shadow = breaker.shadow
+    if policy.mode is Mode.OBSERVE and shadow.state is State.OPEN and _lengths(old) != _lengths(policy):
+        length_ms = opening_length_ms(breaker, shadow.attempt)
+        shadow = replace(shadow, open_until_ms=shadow.since_ms + length_ms)
+        breaker = replace(breaker, shadow=shadow, shadow_length_ms=length_ms)
     if policy.override is None:
         breaker = replace(breaker, override_ended="")
     breaker = _with_override_applied(breaker, now_ms)
@@ -454,16 +464,16 @@ def _override_text(override: Override) -> str:
 
 def _due_in_ms(breaker: Breaker, now_ms: int) -> int | None:
     """In how many ms something is due by itself."""
+    instants: list[int] = []
     if breaker.forced is not None:
-        return max(0, breaker.forced.until_ms - now_ms) if breaker.forced.until_ms else None
-    if breaker.state is State.OPEN:
-        return max(0, breaker.open_until_ms - now_ms)
-    if breaker.state is State.HALF_OPEN:
-        live = [at for at in breaker.live.values() if at > now_ms]
-        return min(min(live) - now_ms, breaker.probe_length_ms) if live else None
+        instants = [breaker.forced.until_ms] if breaker.forced.until_ms else []
+    elif breaker.state is State.OPEN:
+        instants = [breaker.open_until_ms]
+    elif breaker.state is State.HALF_OPEN:
+        instants = [min(at, now_ms + breaker.probe_length_ms) for at in breaker.live.values() if at > now_ms]
     if breaker.policy.mode is Mode.OBSERVE and breaker.shadow.state is State.OPEN:
-        return max(0, (breaker.shadow.open_until_ms or 0) - now_ms)
-    return None
+        instants.append(breaker.shadow.open_until_ms or 0)
+    return max(0, min(instants) - now_ms) if instants else None
 
 
 def _shadow_begun(breaker: Breaker, now_ms: int) -> Breaker:
@@ -584,13 +594,36 @@ def _with_totals(breaker: Breaker, **added: int) -> Breaker:
 
 
 def _touched(breaker: Breaker, client: str, reporter: Reporter) -> Breaker:
-    """Remembers a client. A new one makes room: those unseen for long go, and the one unseen for longest when full."""
-    reporters = dict(breaker.reporters)
-    if client not in reporters:
-        reporters = {name: r for name, r in reporters.items() if r.seen_ms >= reporter.seen_ms - REPORTER_KEPT_MS}
-        if len(reporters) >= MAX_REPORTERS:
-            del reporters[min(reporters, key=lambda name: (reporters[name].seen_ms, name))]
-    return replace(breaker, reporters={**reporters, client: reporter})
+    """Remembers a client. A new one makes room when the house is full or nobody has looked for long.
+
+    Not each time: a fleet of more clients than are kept would pay for a look at all of them with every call.
+    """
+    if client not in breaker.reporters:
+        now_ms, swept_ms = reporter.seen_ms, breaker.reporters_swept_at_ms
+        long_ago = not swept_ms <= now_ms < swept_ms + REPORTER_KEPT_MS
+        if len(breaker.reporters) >= MAX_REPORTERS or long_ago:
+            breaker = _with_room(breaker, now_ms)
+    return replace(breaker, reporters={**breaker.reporters, client: reporter})
+
+
+def _with_room(breaker: Breaker, now_ms: int) -> Breaker:
+    """Those that no rule needs any more go, and of a full house those unseen for longest, a tenth at once."""
+    reporters = {name: r for name, r in breaker.reporters.items() if not _is_forgettable(breaker, now_ms, r)}
+    if len(reporters) >= MAX_REPORTERS:
+        ranked = sorted(reporters, key=lambda name: (reporters[name].seen_ms, name))
+        reporters = {name: reporters[name] for name in ranked[len(ranked) - MAX_REPORTERS * 9 // 10 :]}
+    return replace(breaker, reporters=reporters, reporters_swept_at_ms=now_ms)
+
+
+def _is_forgettable(breaker: Breaker, now_ms: int, reporter: Reporter) -> bool:
+    if breaker.streak > 0 and reporter.bad_ms > 0 and reporter.streak_id == breaker.streak_id:
+        return False
+    return reporter.seen_ms < now_ms - max(REPORTER_KEPT_MS, breaker.policy.window_ms)
+
+
+def _is_expired(breaker: Breaker, lease: str) -> bool:
+    ended = breaker.ended.get(lease)
+    return ended is not None and not ended.settled
 
 
 def _trimmed(ended: Mapping[str, Ended]) -> Mapping[str, Ended]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from circuitbreaker_contract.keys import Keys
 from circuitbreaker_contract.state import State
 from tests.cluster.world import World
+from tests.contract.layout import falsified, raw_hash
 
 
 def test_two_owners_with_one_prefix(world: World) -> None:
@@ -147,7 +148,8 @@ def test_a_lost_message_costs_time_only(world: World) -> None:
         world.create("payments", recoveryTimeout="1h")
         world.until_ready("payments")
         fleet = world.fleet("payments")
-        world.redis.hset(fleet.key, "project", 0)  # the functions now tell nobody
+        world.redis.hset(fleet.key, "hot", falsified(raw_hash(world.redis, fleet.key)[b"hot"], project=0))
+        assert not fleet.observe().projects, "the functions now tell nobody"
         fleet.open()
         world.until_state("payments", "Open", seconds=10)
 
@@ -159,8 +161,8 @@ def test_damaged_keys_are_made_anew(world: World) -> None:
         world.create("payments")
         world.until_ready("payments")
         fleet = world.fleet("payments")
-        world.redis.hset(fleet.key, mapping={"state": "Ajar", "policy": "{}"})
-        world.until(lambda: world.redis.hget(fleet.key, "state") == "Closed", "the breaker to be whole again")
+        world.redis.hset(fleet.key, mapping={"hot": "Ajar", "policy": "{}"})
+        world.until(lambda: world.redis.hget(fleet.key, "policy") != "{}", "the breaker to be whole again")
         assert fleet.observe().state is State.CLOSED
         assert operator.ready
 

@@ -32,6 +32,7 @@ from circuitbreaker_contract.state import Decision, Reason, Snapshot, State
 from circuitbreaker_local.processes import Process
 from circuitbreaker_local.redis_server import RedisServer
 from tests.contract.callers import KEYS, Caller, load, send
+from tests.contract.layout import REPORTER
 
 CLIENT = Path(__file__).with_name("client_process.py")
 FULL = os.environ.get("CB_CONCURRENCY") == "full"
@@ -121,7 +122,7 @@ def append_only(folder: Path) -> Iterator[list[list[str]]]:
             words = []
             for _ in range(int(line[1:])):
                 length = int(file.readline()[1:])
-                words.append(file.read(length + 2)[:-2].decode())
+                words.append(file.read(length + 2)[:-2].decode("latin-1"))  # some values are packed numbers
             match words[0].upper():
                 case "MULTI":
                     open_transaction = []
@@ -160,8 +161,10 @@ class Record:
                         granted.append(words[1])
                 case "ZREMRANGEBYSCORE", ":probes":
                     self.live.clear()  # a new HalfOpen
-                case "HSET", ":reporters":
-                    self.seqs[words[0]] = int(words[1].split(":")[0])
+                case "HSET", "":
+                    for field_name, value in fields_of(words).items():
+                        if field_name.startswith("c:"):
+                            self.seqs[field_name[2:]] = int(REPORTER.unpack(value.encode("latin-1"))[0])
                 case "HINCRBY", "" if words[0] == "probesGranted":
                     counted += int(words[1])
                 case _:

@@ -17,6 +17,7 @@ from circuitbreaker_contract.errors import ContractError
 from circuitbreaker_contract.keys import BreakerKey, Keys
 from circuitbreaker_contract.policy import Mode, Override, Policy
 from circuitbreaker_contract.window import CountWindow
+from tests.contract.layout import stored
 from tests.contract.stores import LuaStore, TwinStore
 
 KEY = Keys().breaker(BreakerKey("demo", "payments"))
@@ -151,9 +152,14 @@ def leases_of(breaker: Breaker | None) -> dict[str, float]:
     return {name: float(score) for name, score in {**breaker.live, **ended}.items()}
 
 
-def reporters_of(breaker: Breaker | None) -> dict[str, str]:
+def reporters_of(breaker: Breaker | None) -> dict[str, tuple[float, ...]]:
     known = breaker.reporters if breaker else {}
-    return {name: f"{r.seq}:{r.seen_ms}:{r.bad_ms}:{r.streak_id}" for name, r in known.items()}
+    return {name: tuple(float(number) for number in reporter) for name, reporter in known.items()}
+
+
+def reporters_in(store: LuaStore) -> dict[str, tuple[float, ...]]:
+    found = stored(store.client, KEY)
+    return dict(found.reporters) if found else {}
 
 
 def letters_of(breaker: Breaker | None) -> str | None:
@@ -165,10 +171,14 @@ def letters_of(breaker: Breaker | None) -> str | None:
 
 def letters_in(store: LuaStore, size: int) -> str:
     """The same from the ring in Redis."""
-    ring = store.client.get(f"{KEY}:window") or ""
-    filled, at = (int(each or 0) for each in store.client.hmget(KEY, "windowCalls", "windowAt"))
-    first = (at - filled) % size
-    return (ring[first:] + ring[:first])[:filled] if filled == size else ring[:filled]
+    ring = list((store.client.get(f"{KEY}:window") or "").ljust(size))
+    found = stored(store.client, KEY)
+    assert found is not None
+    filled, at = int(found.hot["windowCalls"]), int(found.hot["windowAt"])
+    for first, letters in ((at - filled, found.head), (at - len(found.tail), found.tail)):
+        for place, letter in enumerate(letters, first):
+            ring[place % size] = letter
+    return "".join(ring[place % size] for place in range(at - filled, at))
 
 
 @settings(
@@ -203,7 +213,7 @@ def test_same_history_same_answers(
         assert observed == answer(lua_store, "FCALL_RO", "cb_observe", 1, KEY, 256), step
         breaker = twin.memory.breakers.get(KEY)
         assert leases_of(breaker) == dict(lua_store.client.zrange(f"{KEY}:probes", 0, -1, withscores=True))
-        assert reporters_of(breaker) == lua_store.client.hgetall(f"{KEY}:reporters")
+        assert reporters_of(breaker) == reporters_in(lua_store)
         if breaker is not None and isinstance(breaker.window, CountWindow):
             assert letters_of(breaker) == letters_in(lua_store, breaker.window.size)
         assert twin.states(Keys()) == lua_store.states(Keys())

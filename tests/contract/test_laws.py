@@ -368,7 +368,9 @@ def test_a_batch_of_another_pair_changes_nothing_but_late(
         ignored=expected.totals.ignored + weight(report.runs, {"I"}),
         not_permitted=expected.totals.not_permitted + weight(report.runs, {"N"}),
     )
-    assert replace(after, reporters={}) == replace(expected, totals=totals, reporters={})
+    assert replace(after, reporters={}, reporters_swept_at_ms=0) == replace(
+        expected, totals=totals, reporters={}, reporters_swept_at_ms=0
+    )
 
 
 @laws
@@ -381,7 +383,7 @@ def test_a_probe_outcome_of_another_pair_changes_nothing_but_late(
     expected = rules.timely(breaker, now_ms, spared=lease)
     order = (expected.incarnation + off[0], expected.generation + off[1])
     after = Settle(lease, outcome).under(breaker, now_ms, order)
-    unmoved = {"reporters": {}, "ended": {}, "totals": Totals()}
+    unmoved = {"reporters": {}, "reporters_swept_at_ms": 0, "ended": {}, "totals": Totals()}
     live = expected.live if expected.state is State.HALF_OPEN else after.live
     assert replace(after, **unmoved) == replace(expected, **unmoved, live=live)
     counted = after.totals.late + after.totals.ignored - expected.totals.late - expected.totals.ignored
@@ -546,7 +548,9 @@ def test_an_ignored_outcome_changes_nothing_but_ignored(past: tuple[Breaker, int
     expected = rules.timely(breaker, now_ms)
     after = Report("a", (("I", count),)).on(breaker, now_ms)
     totals = replace(expected.totals, ignored=expected.totals.ignored + count)
-    assert replace(after, reporters={}) == replace(expected, totals=totals, reporters={})
+    assert replace(after, reporters={}, reporters_swept_at_ms=0) == replace(
+        expected, totals=totals, reporters={}, reporters_swept_at_ms=0
+    )
 
 
 # --- law 6: closing, overrides, resets --------------------------------------------------------------------------------
@@ -618,8 +622,8 @@ def test_under_override_closed_outcomes_add_to_totals_only(past: tuple[Breaker, 
     breaker, now_ms = past
     breaker = Configure(replace(breaker.policy, override=Override("Closed", 0, "drill"))).on(breaker, now_ms)
     after = report.under(breaker, now_ms, breaker.order[:2])
-    assert replace(stored(after), totals=Totals(), reporters={}) == replace(
-        stored(breaker), totals=Totals(), reporters={}
+    assert replace(stored(after), totals=Totals(), reporters={}, reporters_swept_at_ms=0) == replace(
+        stored(breaker), totals=Totals(), reporters={}, reporters_swept_at_ms=0
     )
     assert after.totals.failures == breaker.totals.failures + weight(report.runs, BAD)
     assert after.totals.late == breaker.totals.late

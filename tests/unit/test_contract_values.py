@@ -66,12 +66,15 @@ BESIDE = {
 
 @pytest.mark.parametrize("bounds", BOUNDS.values(), ids=BOUNDS)
 def test_a_policy_holds_its_bounds(bounds: Bounds) -> None:
-    """The lowest and highest values are in and survive the text; the next ones are out, and so is any other type."""
+    """The lowest and highest values are in and survive the text; the next ones are out, and so is any other type.
+
+    JSON has one kind of number, so 3.0 is 3, as it is to the Lua.
+    """
     fine = {**NEEDED, **BESIDE.get(bounds.name, {})}
-    for value in (bounds.low, bounds.high):
+    for value in (bounds.low, bounds.high, float(bounds.high)):
         policy = Policy.from_mapping({**fine, bounds.name: value})
         assert Policy.from_json(policy.to_json()) == policy
-    for value in (bounds.low - 1, bounds.high + 1, float(bounds.high), True, "5"):
+    for value in (bounds.low - 1, bounds.high + 1, bounds.high - 0.5, True, "5"):
         with pytest.raises(InvalidPolicyError, match=f"{bounds.name}: must be a whole number from {bounds.low} to "):
             Policy.from_mapping({**fine, bounds.name: value})
 

@@ -1,5 +1,9 @@
 -- Arguments arrive as texts from anybody; these say what is wrong with one, before anything is written.
 
+local function is_bad(letter) return letter == 'F' or letter == 'M' end
+
+local function is_slow(letter) return letter == 'L' or letter == 'M' end
+
 local function refuse(text) return redis.error_reply('CBARG ' .. text) end
 
 local function unknown(key) return redis.error_reply('CBUNKNOWN no breaker at ' .. key) end
@@ -12,6 +16,29 @@ local function whole(text)
   if #text > 16 or not string.find(text, '^%d+$') then return nil end
   local number = tonumber(text)
   return number < 9007199254740992 and number or nil
+end
+
+-- The fields of a JSON object, else nil. To cjson a list is a table as well.
+local function parse_object(text)
+  local decoded, raw = pcall(cjson.decode, text)
+  return decoded and type(raw) == 'table' and string.find(text, '^%s*{') and raw or nil
+end
+
+-- A field of it, or what stands for one that is left out (false and null are not left out).
+local function given(value, left_out)
+  if value == nil then return left_out end
+  return value
+end
+
+local known_wholes, whole_count = {}, 0  -- numbers of orders, which come again and again; pure, so remembering is safe
+
+local function order_number(text)
+  local number = known_wholes[text] or whole(text)
+  if number and not known_wholes[text] then
+    if whole_count >= 10000 then known_wholes, whole_count = {}, 0 end
+    known_wholes[text], whole_count = number, whole_count + 1
+  end
+  return number
 end
 
 local function is_name(text)
@@ -47,19 +74,33 @@ local function wrong_call(keys, args, least, most)
   end
 end
 
--- The runs of a batch as {letter, count} in order, or nil and what is wrong.
+-- What it adds to failures and to slow calls follows a run's letter and count, and, when they are few, its letters.
+local function completed(letter, count)
+  if letter == 'N' or letter == 'I' then return {letter, count} end
+  return {letter, count, is_bad(letter) and count or 0, is_slow(letter) and count or 0,
+    count <= EDGE and string.rep(letter, count) or nil}
+end
+
+local known_batches, batch_count = {}, 0  -- short ones, which come again and again; pure, so remembering is safe
+
+-- The runs of a batch as {letter, count, failures, slow calls, letters} in order, or nil and what is wrong.
 local function parse_batch(text)
+  if known_batches[text] then return known_batches[text] end
   local runs, length = {}, 0
   for letter, digits in string.gmatch(text, '([SFLMIN])([1-9]%d*)') do
     local count = #digits <= 7 and tonumber(digits) or MAX_RUN + 1
     if count > MAX_RUN then return nil, 'a run has at most ' .. MAX_RUN .. ' calls' end
     if #runs == MAX_RUNS then return nil, 'a batch has at most ' .. MAX_RUNS .. ' runs' end
-    runs[#runs + 1] = {letter, count}
+    runs[#runs + 1] = completed(letter, count)
     length = length + 1 + #digits
   end
   -- What the pattern skipped must be the single spaces between runs and nothing else.
   if #runs == 0 or length + #runs - 1 ~= #text or string.find(text, '^ ') or string.find(text, '  ', 1, true) then
     return nil, 'must be runs like "S120 F1", letters S F L M I N'
+  end
+  if #text <= 16 then
+    if batch_count >= 1000 then known_batches, batch_count = {}, 0 end
+    known_batches[text], batch_count = runs, batch_count + 1
   end
   return runs
 end

@@ -12,6 +12,8 @@ local function acquire(keys, args)
   local client, lease = args[1], args[2]
   if not is_id(client) then return refuse('client: must be 1 to 64 of A-Z, a-z, 0-9 and "_.:-"') end
   if not is_id(lease) then return refuse('lease: must be 1 to 64 of A-Z, a-z, 0-9 and "_.:-"') end
+  local quick = refuse_quickly(keys[1])
+  if quick then return quick end
   local b = read(keys[1])
   if not b then return unknown(keys[1]) end
   local now = clock_ms()
@@ -31,7 +33,7 @@ local function acquire(keys, args)
       b.leases_changed, b.live = true, b.live + 1
     end
   end
-  if decision == 'NotPermitted' then raise(b, 'notPermitted', 1) end
+  if decision == 'NotPermitted' then add(b, 'notPermitted', 1) end
   save(b)
   local reply = standing(b, now, client)
   if decision ~= 'NotPermitted' then reply[5] = 0 end

@@ -13,9 +13,9 @@ local RESUME_NUMBERS = {'incarnation', 'generation', 'since', 'openUntil', 'atte
 
 -- {lastReset} or the whole state to start from, or nil and what is wrong.
 local function parse_resume(text)
-  local decoded, raw = pcall(cjson.decode, text)
-  if not decoded or type(raw) ~= 'table' then return nil, 'not a JSON object' end
-  local resume = {lastReset = raw.lastReset or '', state = raw.state}
+  local raw = parse_object(text)
+  if not raw then return nil, 'not a JSON object' end
+  local resume = {lastReset = given(raw.lastReset, ''), state = raw.state}
   if type(resume.lastReset) ~= 'string' or (resume.lastReset ~= '' and not is_id(resume.lastReset)) then
     return nil, 'lastReset: must be 1 to 64 of A-Z, a-z, 0-9 and "_.:-"'
   end
@@ -23,13 +23,13 @@ local function parse_resume(text)
   if resume.state ~= CLOSED and resume.state ~= OPEN and resume.state ~= HALF_OPEN then
     return nil, 'state: must be Closed, Open or HalfOpen'
   end
-  resume.forced = raw.forced or ''
+  resume.forced = given(raw.forced, '')
   if resume.forced ~= '' and resume.forced ~= OPEN and resume.forced ~= CLOSED then
     return nil, 'forced: must be Open, Closed or empty'
   end
   if resume.forced ~= '' and resume.forced ~= resume.state then return nil, 'forced: must be the state' end
   for _, name in ipairs(RESUME_NUMBERS) do
-    local value = raw[name] or 0
+    local value = given(raw[name], 0)
     if type(value) ~= 'number' or value % 1 ~= 0 or value < 0 or value > 9000000000000 then
       return nil, name .. ': must be a whole number from 0 to 9000000000000'
     end
@@ -39,14 +39,14 @@ local function parse_resume(text)
 end
 
 local function begin(key, now, owner, uid, generation, rules, project_flag, resume, least_incarnation)
-  local b = blank(key)
-  b.rules, b.live, b.warmed, b.window_cleared = rules, 0, true, true
-  for _, name in ipairs(HOT_NUMBERS) do b[name] = 0 end
-  for _, name in ipairs(COLD_NUMBERS) do b[name] = 0 end
+  local b = blank(key, rules, rules.text)
+  b.warmed, b.window_cleared, b.reporters = true, true, {}
+  for i = 1, #HOT_NUMBERS do b[HOT_NUMBERS[i]] = 0 end
+  for i = 1, #COLD_NUMBERS do b[COLD_NUMBERS[i]] = 0 end
   local resumed = resume and resume.state and true or false
   local state = resumed and resume.state or CLOSED
   local fields = {
-    owner = owner, uid = uid, policy = rules.text, resourceGeneration = generation, project = project_flag,
+    owner = owner, uid = uid, resourceGeneration = generation, project = project_flag,
     incarnation = math.max(now, least_incarnation), revision = 1, countedAt = now,
     generation = resumed and resume.generation + 1 or 1,
     state = state, reason = resumed and 'Restored' or 'Created',
@@ -55,8 +55,12 @@ local function begin(key, now, owner, uid, generation, rules, project_flag, resu
     lastReset = resume and resume.lastReset or '', forced = resumed and resume.forced or '', overrideEnded = '',
     shadowState = CLOSED, shadowReason = '', shadowSince = now,
   }
-  op(b, 'DEL', key, window_key(b), probes_key(b), reporters_key(b), history_key(b))
-  for name, value in pairs(fields) do b[name], b.changed[name] = value, value end
+  op(b, 'DEL', key, window_key(b), probes_key(b), history_key(b))
+  for name, value in pairs(fields) do
+    b[name] = value
+    if IS_COLD[name] then b.changed[name] = value end
+  end
+  b.changed.policy, b.dirty = rules.text, true
   if b.forced ~= '' then
     local till = rules.overrideState and rules.overrideUntil or 0
     set(b, 'forcedUntil', till)
@@ -87,8 +91,7 @@ end
 local function edit(b, now, rules)
   local old = b.rules
   reshape_window(b, old, rules)
-  b.rules = rules
-  set(b, 'policy', rules.text)
+  b.rules, b.policy, b.changed.policy = rules, rules.text, rules.text
   set(b, 'revision', b.revision + 1)
   local generation = b.generation
   if old.mode ~= rules.mode then
@@ -105,6 +108,10 @@ local function edit(b, now, rules)
   if b.state == OPEN and b.forced == '' and not same_length then
     set(b, 'openLength', opening_length(b, b.attempt))
     set(b, 'openUntil', b.since + b.openLength)
+  end
+  if rules.mode == 'Observe' and b.shadowState == OPEN and not same_length then
+    set(b, 'shadowOpenLength', opening_length(b, b.shadowAttempt))
+    set(b, 'shadowOpenUntil', b.shadowSince + b.shadowOpenLength)
   end
   if not rules.overrideState then set(b, 'overrideEnded', '') end
   apply_override(b, now)
@@ -151,8 +158,8 @@ local function configure(keys, args)
       end
     end
   else
-    local damaged_incarnation = tonumber(redis.call('HGET', key, 'incarnation') or 0) or 0
-    local least = math.max(damaged_incarnation, resume and resume.incarnation or 0) + 1
+    local last = b and b.incarnation or damaged_incarnation(key)
+    local least = math.max(last, resume and resume.incarnation or 0) + 1
     local replaced = b ~= nil and not behind
     if replaced and resume then resume.state = nil end
     local resumed

@@ -17,7 +17,7 @@ local function delete(keys, args)
   if stored[2] ~= uid then return {0} end
   local b = read(key)
   local now = clock_ms()
-  redis.call('DEL', key, key .. ':window', key .. ':probes', key .. ':reporters', key .. ':history')
+  redis.call('DEL', key, key .. ':window', key .. ':probes', key .. ':history', key .. ':reporters')
   if b and b.project == 1 then
     local states, updates, service = shared_names(key)
     redis.pcall('HDEL', states, service)

@@ -9,10 +9,9 @@
 local PROBE_TOTALS = {'probesGranted', 'probesSucceeded', 'probesFailed', 'probesIgnored', 'probesExpired'}
 
 local function count_reporters(b, now)
-  local count = 0
-  for _, raw in ipairs(redis.call('HVALS', reporters_key(b))) do
-    local seen = tonumber(string.match(raw, '^%d+:(%d+):') or 0)
-    if seen > now - REPORTER_SEEN_MS then count = count + 1 end
+  local count, all = 0, reporters_of(b)
+  for i = 1, #all do
+    if all[i].seen > now - REPORTER_SEEN_MS then count = count + 1 end
   end
   return count
 end
@@ -31,33 +30,32 @@ local function observe(keys, args)
   if wrong then return wrong end
   local count = whole(args[1] or '0')
   if not count or count > MAX_HISTORY then return refuse('history: must be a whole number from 0 to ' .. MAX_HISTORY) end
-  local b = read(keys[1])
+  local b = look(keys[1])
   if not b then return unknown(keys[1]) end
   local now = clock_ms()
+  b.all = redis.call('HGETALL', keys[1])
   warm(b)
   believe(b, now)
-  b.live = 0
   local due = is_override_over(b, now) or is_opening_over(b, now) or is_shadow_due(b, now)
   if b.state == HALF_OPEN then
     b.live = count_live(b, now)
-    due = due or redis.call('ZCOUNT', probes_key(b), '(0', whole_text(now)) > 0
+    due = due or are_probes_lost(b) or redis.call('ZCOUNT', probes_key(b), '(0', whole_text(now)) > 0
   end
   b.windowCalls, b.windowFailures, b.windowSlow = window_sums(b, now)
   local extra, transition_totals = {}, {}
-  local all = redis.call('HGETALL', keys[1])
-  for i = 1, #all, 2 do
-    local previous, state, reason = string.match(all[i], '^t:(%a+):(%a+):(%a+)$')
+  for i = 1, #b.all, 2 do
+    local previous, state, reason = string.match(b.all[i], '^t:(%a+):(%a+):(%a+)$')
     if previous then
-      transition_totals[#transition_totals + 1] = {previous, state, reason, tonumber(all[i + 1]) or 0}
+      transition_totals[#transition_totals + 1] = {previous, state, reason, tonumber(b.all[i + 1]) or 0}
     else
-      extra[all[i]] = tonumber(all[i + 1]) or 0
+      extra[b.all[i]] = tonumber(b.all[i + 1]) or 0
     end
   end
   local reply = {
     'now', now, 'due', due and 1 or 0, 'retryAfterMs', retry_after_ms(b, now, ''), 'consecutiveFailures', b.streak,
-    'probesLive', b.live, 'reporters', count_reporters(b, now),
+    'probesLive', b.live, 'reporters', count_reporters(b, now), 'policy', b.policy, 'state', b.state, 'forced', b.forced,
   }
-  for _, names in ipairs({HOT, COLD}) do
+  for _, names in ipairs({HOT_NUMBERS, COLD}) do
     for _, name in ipairs(names) do
       reply[#reply + 1] = name
       reply[#reply + 1] = b[name]

@@ -9,7 +9,9 @@
 local function report(keys, args)
   local wrong = wrong_call(keys, args, 5)
   if wrong then return wrong end
-  local client, seq, incarnation, generation = args[1], whole(args[2]), whole(args[3]), whole(args[4])
+  local quick = report_quickly(keys[1], args)
+  if quick then return quick end
+  local client, seq, incarnation, generation = args[1], whole(args[2]), order_number(args[3]), order_number(args[4])
   if not is_id(client) then return refuse('client: must be 1 to 64 of A-Z, a-z, 0-9 and "_.:-"') end
   if not seq or seq < 1 then return refuse('seq: must be a whole number from 1') end
   if not incarnation then return refuse('incarnation: must be a whole number') end

@@ -37,18 +37,20 @@ local function settle(keys, args)
   local now = clock_ms()
   settle_time(b, now, lease)
   local score = lease_score(b, lease)
+  local asked = score ~= 0 and not is_settled(score) and b.state == HALF_OPEN
+  if asked and not same_generation(b, incarnation, generation) then
+    -- Law 2: a lease of this generation is not touched by an outcome of another. That one is remembered beside it.
+    lease = lease .. '@' .. args[3] .. '.' .. args[4]
+    score, asked = lease_score(b, lease), false
+  end
   if not is_settled(score) then
-    local known = score ~= 0 and b.state == HALF_OPEN
-    local asked = known and same_generation(b, incarnation, generation)
-    if asked or not known then  -- law 2: a lease of this generation is not touched by an outcome of another
-      op(b, 'ZADD', probes_key(b), -100000000000000 - now, lease)
-      b.leases_changed = true
-    end
+    op(b, 'ZADD', probes_key(b), -100000000000000 - now, lease)
+    b.leases_changed = true
     if asked then
       if score > now then b.live = b.live - 1 end
       settle_probe(b, now, outcome)
     end
-    if outcome == 'I' then raise(b, 'ignored', 1) elseif not asked then raise(b, 'late', 1) end
+    if outcome == 'I' then add(b, 'ignored', 1) elseif not asked then add(b, 'late', 1) end
   end
   touch(b, now, reporter_of(b, client))
   save(b)

@@ -20,6 +20,7 @@ local function tick(keys, args)
   end
   save(b)
   local reply = standing(b, now, '')
+  warm(b)
   reply[6], reply[7] = due_in_ms(b, now), b.successes + b.failures + b.ignored + b.notPermitted + b.late
   return reply
 end

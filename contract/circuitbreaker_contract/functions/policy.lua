@@ -1,5 +1,5 @@
--- Policies: JSON, checked once and then remembered by their text (pure, so remembering is safe). Left out means: the
--- defaults of POLICY_DEFAULTS, or that the rule is off.
+-- Policies: JSON, checked once and then remembered by text and by id, a digest of it (pure, so remembering is safe). Left
+-- out means: the default that `parse_numbers` and `parse_words` give, or that the rule is off.
 
 local POLICY_NUMBERS = {
   -- name, lowest, highest; in the order of the canonical text
@@ -31,14 +31,14 @@ local function parse_numbers(raw, policy)
 end
 
 local function parse_words(raw, policy)
-  policy.mode = raw.mode == nil and 'Enforce' or raw.mode
+  policy.mode = given(raw.mode, 'Enforce')
   if policy.mode ~= 'Enforce' and policy.mode ~= 'Observe' then return 'mode: must be Enforce or Observe' end
   if raw.overrideState == nil then
     if raw.overrideUntil ~= nil or raw.overrideReason ~= nil then return 'overrideState: missing' end
     return
   end
   if raw.overrideState ~= OPEN and raw.overrideState ~= CLOSED then return 'overrideState: must be Open or Closed' end
-  local till, why = raw.overrideUntil == nil and 0 or raw.overrideUntil, raw.overrideReason
+  local till, why = given(raw.overrideUntil, 0), raw.overrideReason
   if type(till) ~= 'number' or till % 1 ~= 0 or till < 0 or till > 9000000000000 then
     return 'overrideUntil: must be a whole number from 0 to 9000000000000'
   end
@@ -88,8 +88,8 @@ end
 
 -- The policy of a JSON text, or nil and what is wrong with it.
 local function parse_policy(text)
-  local decoded, raw = pcall(cjson.decode, text)
-  if not decoded or type(raw) ~= 'table' then return nil, 'not a JSON object' end
+  local raw = parse_object(text)
+  if not raw then return nil, 'not a JSON object' end
   local policy, known = {}, {}
   for i = 1, #POLICY_NUMBERS do known[POLICY_NUMBERS[i][1]] = true end
   local wrong = parse_numbers(raw, policy) or parse_words(raw, policy)
@@ -102,18 +102,19 @@ local function parse_policy(text)
   wrong = contradiction(policy)
   if wrong then return nil, wrong end
   policy.text = canonical(policy)
+  policy.id = tonumber(string.sub(redis.sha1hex(policy.text), 1, 12), 16)  -- 48 bits: a double holds them
   return policy
 end
 
-local known_policies, known_count = {}, 0
+local policies_by_text, policies_by_id, known_count = {}, {}, 0
 
 local function policy_of(text)
-  local policy = known_policies[text]
+  local policy = policies_by_text[text]
   if not policy then
     policy = parse_policy(text)
     if not policy then return nil end
-    if known_count >= 1000 then known_policies, known_count = {}, 0 end
-    known_policies[text], known_count = policy, known_count + 1
+    if known_count >= 1000 then policies_by_text, policies_by_id, known_count = {}, {}, 0 end
+    policies_by_text[text], policies_by_id[policy.id], known_count = policy, policy, known_count + 1
   end
   return policy
 end

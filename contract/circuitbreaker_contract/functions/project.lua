@@ -45,26 +45,3 @@ local function project(b)
     redis.call('HSET', b.key, 'projectFailed', flag)
   end
 end
-
--- Writes everything that changed, the breaker's own keys in one block, then tells the shared names.
-local function save(b)
-  for _, command in ipairs(b.ops) do redis.call(unpack(command)) end
-  save_window(b)
-  local fields = {}
-  for name, value in pairs(b.changed) do
-    fields[#fields + 1] = name
-    -- Redis would turn a number into text itself, but slower.
-    fields[#fields + 1] = type(value) == 'number' and string.format('%d', value) or value
-  end
-  if #fields > 0 then redis.call('HSET', b.key, unpack(fields)) end
-  for name, count in pairs(b.added) do redis.call('HINCRBY', b.key, name, count) end
-  if b.leases_changed then
-    trim_leases(probes_key(b), '-inf', '-100000000000000')
-    trim_leases(probes_key(b), '-10000000000000', '(0')
-    redis.call('PEXPIRE', probes_key(b), b.rules.probeTimeoutMs + KEPT_MS)
-  end
-  for _, move in ipairs(b.moves) do
-    redis.call('XADD', history_key(b), 'MAXLEN', '=', MAX_HISTORY, '*', unpack(move))
-  end
-  project(b)
-end

@@ -203,6 +203,9 @@ local function is_shadow_due(b, now)
   return b.rules.mode == 'Observe' and b.shadowState == OPEN and now >= b.shadowOpenUntil
 end
 
+-- As many leases were lost in this generation as there are slots, and not one probe has succeeded.
+local function are_probes_lost(b) return b.probeSuccesses == 0 and b.probesLost >= b.rules.halfOpenLimit end
+
 local function expire_leases(b, now, spared)
   local key, farthest = probes_key(b), now + b.probeLength
   for _, lease in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. whole_text(farthest), '+inf')) do
@@ -223,7 +226,6 @@ end
 
 -- Does what is due. `spared`: the lease whose answer has just come; nobody noticed before that it had expired.
 local function settle_time(b, now, spared)
-  b.live = 0
   believe(b, now)
   if is_override_over(b, now) then
     set(b, 'overrideEnded', b.rules.overrideState and override_text(b.rules) or '')
@@ -233,22 +235,24 @@ local function settle_time(b, now, spared)
   elseif b.state == HALF_OPEN then
     warm(b)
     expire_leases(b, now, spared)
-    if b.probeSuccesses == 0 and b.probesLost >= b.rules.halfOpenLimit then transition(b, now, OPEN, 'ProbesLost') end
-  elseif is_shadow_due(b, now) then
-    shadow_moves(b, now, HALF_OPEN, 'RecoveryTimeoutElapsed')
+    if are_probes_lost(b) then transition(b, now, OPEN, 'ProbesLost') end
   end
+  if is_shadow_due(b, now) then shadow_moves(b, now, HALF_OPEN, 'RecoveryTimeoutElapsed') end
 end
 
 -- In how many ms something is due by itself, or -1. After the save.
 local function due_in_ms(b, now)
-  if b.forced ~= '' then return b.forcedUntil > 0 and math.max(0, b.forcedUntil - now) or -1 end
-  if b.state == OPEN then return math.max(0, b.openUntil - now) end
-  if b.state == HALF_OPEN then
+  local instants = {}
+  if b.forced ~= '' then
+    if b.forcedUntil > 0 then instants[1] = b.forcedUntil end
+  elseif b.state == OPEN then
+    instants[1] = b.openUntil
+  elseif b.state == HALF_OPEN then
     local expiry = next_expiry(b, now)
-    return expiry and math.min(expiry - now, b.probeLength) or -1
+    if expiry then instants[1] = math.min(expiry, now + b.probeLength) end
   end
-  if b.rules.mode == 'Observe' and b.shadowState == OPEN then return math.max(0, b.shadowOpenUntil - now) end
-  return -1
+  if b.rules.mode == 'Observe' and b.shadowState == OPEN then instants[#instants + 1] = b.shadowOpenUntil end
+  return #instants > 0 and math.max(0, math.min(unpack(instants)) - now) or -1
 end
 
 -- Counting ------------------------------------------------------------------------------------------------------------
@@ -263,35 +267,38 @@ local function add_totals(b, letter, count)
   if is_slow(letter) then raise(b, 'slow', count) end
 end
 
--- Which clients have seen a bad outcome, the one who reports apart: of the present streak, and within the rates' time.
--- Looked up once a call, and only where a quorum is asked for.
-local function others_bad(b, now, client)
+-- How far back reporters of a rate are looked for.
+local function rate_span(b) return b.rules.windowMs or COUNT_QUORUM_MS end
+
+-- How many other clients have seen a bad outcome of each streak, a bad one and a slow one within the rates' time. What
+-- lies ahead of `now` comes from a clock that has jumped back and does not count, as in the window.
+local function others_of(b, now, client)
   if not b.others then
-    local since = now - (b.rules.windowMs or COUNT_QUORUM_MS)
-    b.others = {streak = {}, rate = 0}
-    local all = redis.call('HGETALL', reporters_key(b))
-    for i = 1, #all, 2 do
-      local bad, id = string.match(all[i + 1], '^%d+:%d+:(%d+):(%d+)$')
-      bad, id = tonumber(bad or 0), tonumber(id or 0)
-      if all[i] ~= client and bad > 0 then
-        b.others.streak[id] = (b.others.streak[id] or 0) + 1
-        if bad > since then b.others.rate = b.others.rate + 1 end
+    local since, all = now - rate_span(b), reporters_of(b)
+    b.others = {streak = {}, bad = 0, slow = 0}
+    for i = 1, #all do
+      local r = all[i]
+      if r.client ~= client then
+        if r.bad > 0 then b.others.streak[r.streakId] = (b.others.streak[r.streakId] or 0) + 1 end
+        if r.bad > since and r.bad <= now then b.others.bad = b.others.bad + 1 end
+        if r.slow > since and r.slow <= now then b.others.slow = b.others.slow + 1 end
       end
     end
   end
   return b.others
 end
 
-local function has_quorum(b, now, reporter, by_rate)
+-- Whether enough clients have seen what a rule counts: `kind` is streak, bad (failures) or slow.
+local function has_quorum(b, now, reporter, kind)
   local needed = b.rules.minReporters
   if needed <= 1 then return true end
-  local others = others_bad(b, now, reporter.client)
-  if by_rate then
-    local own = reporter.bad > now - (b.rules.windowMs or COUNT_QUORUM_MS) and 1 or 0
-    return others.rate + own >= needed
+  local others, own = others_of(b, now, reporter.client), nil
+  if kind == 'streak' then
+    own = reporter.bad > 0 and reporter.streakId == b.streakId
+    return (others.streak[b.streakId] or 0) + (own and 1 or 0) >= needed
   end
-  local own = reporter.bad > 0 and reporter.streakId == b.streakId and 1 or 0
-  return (others.streak[b.streakId] or 0) + own >= needed
+  own = reporter[kind] > now - rate_span(b) and reporter[kind] <= now
+  return others[kind] + (own and 1 or 0) >= needed
 end
 
 -- The first of `count` equal steps after which part/calls >= percent with at least minimumCalls, or nil. The sums move by
@@ -316,18 +323,18 @@ local function first_trip(b, now, reporter, letter, count, leaving)
   local rules, at, reason = b.rules, nil, nil
   if rules.failureThreshold > 0 and is_bad(letter) then
     local first = math.max(1, rules.failureThreshold - b.streak)
-    if first <= count and has_quorum(b, now, reporter, false) then at, reason = first, 'ConsecutiveFailures' end
+    if first <= count and has_quorum(b, now, reporter, 'streak') then at, reason = first, 'ConsecutiveFailures' end
   end
   local grows = leaving and 0 or 1
   if rules.failureRatePercent then
     local step = (is_bad(letter) and 1 or 0) - (leaving and is_bad(leaving) and 1 or 0)
     local first = first_at_rate(b, rules.failureRatePercent, b.windowFailures, step, grows, count)
-    if first and (not at or first < at) and has_quorum(b, now, reporter, true) then at, reason = first, 'FailureRate' end
+    if first and (not at or first < at) and has_quorum(b, now, reporter, 'bad') then at, reason = first, 'FailureRate' end
   end
   if rules.slowCallRatePercent then
     local step = (is_slow(letter) and 1 or 0) - (leaving and is_slow(leaving) and 1 or 0)
     local first = first_at_rate(b, rules.slowCallRatePercent, b.windowSlow, step, grows, count)
-    if first and (not at or first < at) and has_quorum(b, now, reporter, true) then at, reason = first, 'SlowCallRate' end
+    if first and (not at or first < at) and has_quorum(b, now, reporter, 'slow') then at, reason = first, 'SlowCallRate' end
   end
   return at, reason
 end
@@ -341,6 +348,8 @@ local function count_run(b, now, reporter, letter, count)
     set(b, 'streak', 0)
     set(b, 'streakId', b.streakId + 1)
   end
+  if is_slow(letter) then reporter.slow = now end
+  open_window(b, now)
   while used < count do
     local stretch, leaving = next_stretch(b, letter, count - used)
     local at, reason = first_trip(b, now, reporter, letter, stretch, leaving)
@@ -376,71 +385,65 @@ local function observe_run(b, now, reporter, letter, count)
   end
 end
 
--- At most so many outcomes of a batch can go through the window.
-local function incoming(b, runs)
-  local total, most = 0, b.rules.windowCalls
-  if not most then return 0 end
-  for _, run in ipairs(runs) do
-    if run[1] ~= 'N' and run[1] ~= 'I' then total = total + math.min(run[2], most) end
-  end
-  return total
-end
-
 -- A batch of the breaker's own generation or of another one, in order.
 local function count_batch(b, now, reporter, runs, current)
+  b.runs = runs
   for _, run in ipairs(runs) do
     local letter, count = run[1], run[2]
     if letter == 'N' then
-      raise(b, 'notPermitted', count)
+      add(b, 'notPermitted', count)
     elseif letter == 'I' then
-      raise(b, 'ignored', count)
+      add(b, 'ignored', count)
     elseif b.state ~= CLOSED or not current(b) then
-      raise(b, 'late', count)
+      add(b, 'late', count)
     elseif b.forced == CLOSED then
       add_totals(b, letter, count)
     else
-      if not b.window then open_window(b, now, incoming(b, runs)) end
       if b.rules.mode == 'Observe' then
         observe_run(b, now, reporter, letter, count)
       else
         local used, reason = count_run(b, now, reporter, letter, count)
         add_totals(b, letter, used)
-        raise(b, 'late', count - used)
+        add(b, 'late', count - used)
         if reason then transition(b, now, OPEN, reason) end
       end
     end
   end
 end
 
--- What is known of a client: the last batch seen of it, when it last saw a bad outcome and in which streak. The first
--- edition did not write the streak: a batch that is sent again across the change still counts once.
-local function reporter_of(b, client)
-  local raw = redis.call('HGET', reporters_key(b), client)
-  local seq, bad, id = string.match(raw or '', '^(%d+):%d+:(%d+):?(%d*)$')
-  return {client = client, known = seq ~= nil, seq = tonumber(seq or 0), bad = tonumber(bad or 0),
-    streakId = tonumber(id) or 0}
+-- Whether a client may make room for another one: nothing that it saw can matter to a rule any more.
+local function is_forgettable(b, now, r)
+  if b.streak > 0 and r.bad > 0 and r.streakId == b.streakId then return false end
+  return r.seen < now - math.max(REPORTER_KEPT_MS, b.rules.windowMs or 0)
 end
 
--- Remembers a client. A new one makes room: those unseen for long go, and the one unseen for longest when it is full.
-local function touch(b, now, reporter)
-  local key = reporters_key(b)
-  if not reporter.known then
-    local all = redis.call('HGETALL', key)
-    local kept, oldest, oldest_seen = 0, nil, nil
-    for i = 1, #all, 2 do
-      local seen = tonumber(string.match(all[i + 1], '^%d+:(%d+):') or 0)
-      if seen < now - REPORTER_KEPT_MS then
-        op(b, 'HDEL', key, all[i])
-      else
-        kept = kept + 1
-        if not oldest_seen or seen < oldest_seen or (seen == oldest_seen and all[i] < oldest) then
-          oldest, oldest_seen = all[i], seen
-        end
-      end
-    end
-    if kept >= MAX_REPORTERS then op(b, 'HDEL', key, oldest) end
+-- Those that may be forgotten go, and of a full house those unseen for longest, a tenth at once.
+local function make_room(b, now)
+  local gone, kept, all = {}, {}, reporters_of(b)
+  for i = 1, #all do
+    if is_forgettable(b, now, all[i]) then gone[#gone + 1] = 'c:' .. all[i].client else kept[#kept + 1] = all[i] end
   end
-  op(b, 'HSET', key, reporter.client,
-    string.format('%d:%d:%d:%d', reporter.seq, now, reporter.bad, reporter.streakId))
-  op(b, 'PEXPIRE', key, KEPT_MS)
+  local over = #kept >= MAX_REPORTERS and #kept - MAX_REPORTERS * 9 / 10 or 0
+  if over > 0 then
+    table.sort(kept, function(one, other)
+      if one.seen ~= other.seen then return one.seen < other.seen end
+      return one.client < other.client
+    end)
+    for i = 1, over do gone[#gone + 1] = 'c:' .. kept[i].client end
+  end
+  if #gone > 0 then op(b, 'HDEL', b.key, unpack(gone)) end
+  set(b, 'reportersKept', #kept - over)
+  set(b, 'reportersSweptAt', now)
+end
+
+-- Remembers a client. A new one makes room when the house is full or nobody has looked for long, and not each time: a
+-- fleet of more clients than are kept would otherwise pay for a look at all of them with every call.
+local function touch(b, now, reporter)
+  if not reporter.known then
+    local swept = warm(b).reportersSweptAt
+    if b.reportersKept >= MAX_REPORTERS or now >= swept + REPORTER_KEPT_MS or now < swept then make_room(b, now) end
+    raise(b, 'reportersKept', 1)
+  end
+  reporter.seen = now
+  b.touched = reporter
 end

@@ -1,12 +1,10 @@
 -- The sliding window of the two rates. Its sums are fields of the hash: windowCalls, windowFailures, windowSlow.
 --   Count window: the last N outcomes as letters in a string at `:window`, a ring; windowAt is where the next one goes.
+--   Its edges stand in the hash, so that a call seldom needs the ring: `tail` the newest letters, which the ring has not
+--   got yet, and `head` the oldest ones, a copy, which leave next. When both are all there is, the ring may be stale.
 --   Time window: 20 buckets of windowMs / 20, aligned to the epoch; windowAt is the current one's number, its counts are
 --   bucketCalls, bucketFailures, bucketSlow, and the earlier ones stand in a hash at `:window`.
 -- Opened with the first outcome that counts (b.window), written by save_window.
-
-local function is_bad(letter) return letter == 'F' or letter == 'M' end
-
-local function is_slow(letter) return letter == 'L' or letter == 'M' end
 
 local function bucket_at(b, now) return math.floor(now * BUCKETS / b.rules.windowMs) end
 
@@ -28,13 +26,33 @@ local function runs_of(letters)
   return runs
 end
 
+-- Writes letters into the ring, the first of them at `from`.
+local function write_ring(key, size, from, letters)
+  if letters == '' then return end
+  local first = math.min(#letters, size - from)
+  redis.call('SETRANGE', key, from, string.sub(letters, 1, first))
+  if first < #letters then redis.call('SETRANGE', key, 0, string.sub(letters, first + 1)) end
+end
+
+-- `count` letters of the ring from `from` on.
+local function read_ring(key, size, from, count)
+  local letters = redis.call('GETRANGE', key, from, math.min(size, from + count) - 1)
+  if #letters >= count then return letters end
+  return letters .. redis.call('GETRANGE', key, 0, count - #letters - 1)
+end
+
+-- Brings the edges into the ring.
+local function spill(b, size)
+  write_ring(window_key(b), size, (b.windowAt - b.windowCalls) % size, b.head)
+  write_ring(window_key(b), size, (b.windowAt - #b.tail) % size, b.tail)
+  set(b, 'head', '')
+  set(b, 'tail', '')
+end
+
 -- `count` letters of the ring, beginning with the oldest.
 local function oldest_letters(b, size, filled, count)
   if count < 1 then return '' end
-  local from = (b.windowAt - filled) % size
-  local first = redis.call('GETRANGE', window_key(b), from, math.min(size, from + count) - 1)
-  if #first >= count then return first end
-  return first .. redis.call('GETRANGE', window_key(b), 0, count - #first - 1)
+  return read_ring(window_key(b), size, (b.windowAt - filled) % size, count)
 end
 
 local function bucket_counts(raw)
@@ -81,8 +99,16 @@ local function roll_buckets(b, now)
   set(b, 'bucketSlow', mine[3])
 end
 
--- `incoming`: at most so many outcomes will be counted in this call.
-local function open_window(b, now, incoming)
+-- At most so many outcomes of this call's batch can go through the window.
+local function incoming(b)
+  local total, most = 0, b.rules.windowCalls
+  for _, run in ipairs(b.runs) do
+    if run[1] ~= 'N' and run[1] ~= 'I' then total = total + math.min(run[2], most) end
+  end
+  return total
+end
+
+local function open_window(b, now)
   if b.window then return end
   local size = b.rules.windowCalls
   if not size then
@@ -90,8 +116,9 @@ local function open_window(b, now, incoming)
     b.window = {}
     return
   end
+  spill(b, size)
   local filled = b.windowCalls
-  local leaving = math.min(filled, math.max(0, filled + incoming - size))
+  local leaving = math.min(filled, math.max(0, filled + incoming(b) - size))
   b.window = {size = size, queue = runs_of(oldest_letters(b, size, filled, leaving)), head = 1, whole = leaving == filled,
     log = {}, total = 0}
 end
@@ -99,6 +126,8 @@ end
 local function clear_window(b)
   if b.windowCalls > 0 or b.bucketCalls > 0 or b.windowAt > 0 then op(b, 'DEL', window_key(b)) end
   set_sums(b, 0, 0, 0)
+  set(b, 'head', '')
+  set(b, 'tail', '')
   set(b, 'windowAt', 0)
   set(b, 'bucketCalls', 0)
   set(b, 'bucketFailures', 0)
@@ -160,11 +189,11 @@ local function save_window(b)
     if left == 0 then break end
   end
   local letters = table.concat(pieces)
-  local from = (b.windowAt + w.total - #letters) % w.size
-  local first = math.min(#letters, w.size - from)
-  redis.call('SETRANGE', window_key(b), from, string.sub(letters, 1, first))
-  if first < #letters then redis.call('SETRANGE', window_key(b), 0, string.sub(letters, first + 1)) end
+  write_ring(window_key(b), w.size, (b.windowAt + w.total - #letters) % w.size, letters)
   set(b, 'windowAt', (b.windowAt + w.total) % w.size)
+  if b.windowCalls == w.size then
+    set(b, 'head', read_ring(window_key(b), w.size, b.windowAt, math.min(EDGE, w.size)))
+  end
 end
 
 -- The window after an edit: a count window keeps its newest outcomes, any other change starts empty.
@@ -174,6 +203,7 @@ local function reshape_window(b, old, new)
     clear_window(b)
     return
   end
+  spill(b, old.windowCalls)
   local filled = b.windowCalls
   local letters = oldest_letters(b, old.windowCalls, filled, filled)
   letters = string.sub(letters, -math.min(filled, new.windowCalls))
