@@ -148,7 +148,7 @@ def test_a_lost_message_costs_time_only(world: World) -> None:
         world.create("payments", recoveryTimeout="1h")
         world.until_ready("payments")
         fleet = world.fleet("payments")
-        world.redis.hset(fleet.key, "hot", falsified(raw_hash(world.redis, fleet.key)[b"hot"], project=0))
+        world.redis.hset(fleet.key, "standing", falsified(raw_hash(world.redis, fleet.key)[b"standing"], project=0))
         assert not fleet.observe().projects, "the functions now tell nobody"
         fleet.open()
         world.until_state("payments", "Open", seconds=10)
@@ -161,7 +161,7 @@ def test_damaged_keys_are_made_anew(world: World) -> None:
         world.create("payments")
         world.until_ready("payments")
         fleet = world.fleet("payments")
-        world.redis.hset(fleet.key, mapping={"hot": "Ajar", "policy": "{}"})
+        world.redis.hset(fleet.key, mapping={"standing": "Ajar", "policy": "{}"})
         world.until(lambda: world.redis.hget(fleet.key, "policy") != "{}", "the breaker to be whole again")
         assert fleet.observe().state is State.CLOSED
         assert operator.ready

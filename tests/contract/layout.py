@@ -7,35 +7,27 @@ from typing import Any
 
 from redis.client import NEVER_DECODE
 
-NUMBERS = (
-    *("word", "incarnation", "generation", "revision", "policyId", "since", "streak", "streakId"),
-    *("windowCalls", "windowFailures", "windowSlow", "windowAt", "bucketCalls", "bucketFailures", "bucketSlow"),
-    *("successes", "failures", "slow", "head", "openUntil", "openLength", "project"),
+EDGE = 32  # letters at an edge of a count window
+STANDING_NAMES = (
+    *("word", "incarnation", "generation", "revision", "since", "openUntil", "openLength", "project", "policyId"),
 )
-HOT = struct.Struct(f"<{len(NUMBERS)}d")
+COUNTS_NAMES = (
+    *("streak", "streakId", "windowCalls", "windowFailures", "windowSlow", "windowAt"),
+    *("successes", "failures", "slow", "left"),  # left of the head; for a time window the bucket stands there
+)
+STANDING = struct.Struct(f"<{len(STANDING_NAMES)}d")
+COUNTS = struct.Struct(f"<{len(COUNTS_NAMES)}d")
 REPORTER = struct.Struct("<5d")  # seq, seen, last failure, its streak, last slow call
 
 
 @dataclass(frozen=True)
 class Stored:
-    """`head` and `tail`: the letters at the edges of a count window. `rest`: the fields that are not packed."""
+    """`head` and `tail`: the letters at the edges of a count window."""
 
-    hot: Mapping[str, float]
+    counts: Mapping[str, float]
     head: str
     tail: str
     reporters: Mapping[str, tuple[float, ...]]
-    rest: Mapping[str, str]
-
-
-def unpacked(fields: Mapping[bytes, bytes]) -> Stored:
-    raw = fields[b"hot"]
-    hot = dict(zip(NUMBERS, HOT.unpack_from(raw), strict=True))
-    letters, edge = raw[HOT.size :].decode("ascii"), int(hot.pop("head"))
-    reporters = {name[2:].decode(): REPORTER.unpack(value) for name, value in fields.items() if name.startswith(b"c:")}
-    rest = {
-        name.decode(): value.decode() for name, value in fields.items() if name != b"hot" and not name.startswith(b"c:")
-    }
-    return Stored(hot, letters[:edge], letters[edge:], reporters, rest)
 
 
 def raw_hash(client: Any, key: str) -> dict[bytes, bytes]:
@@ -44,13 +36,20 @@ def raw_hash(client: Any, key: str) -> dict[bytes, bytes]:
     return dict(found)
 
 
-def stored(client: Any, key: str) -> Stored | None:
-    """None when there is no breaker."""
+def stored(client: Any, key: str, size: int = 0) -> Stored | None:
+    """None when there is no breaker. `size`: of its count window."""
     fields = raw_hash(client, key)
-    return unpacked(fields) if fields else None
+    if not fields:
+        return None
+    raw = fields[b"counts"]
+    counts = dict(zip(COUNTS_NAMES, COUNTS.unpack_from(raw), strict=True))
+    letters, left = (raw[COUNTS.size :].decode("ascii"), int(counts["left"])) if size else ("", 0)
+    edge = min(EDGE, size) if left else 0
+    reporters = {name[2:].decode(): REPORTER.unpack(value) for name, value in fields.items() if name.startswith(b"c:")}
+    return Stored(counts, letters[edge - left : edge], letters[edge:], reporters)
 
 
-def falsified(hot: bytes, **numbers: float) -> bytes:
+def falsified(standing: bytes, **numbers: float) -> bytes:
     """The packed field with some numbers replaced, as one who may write the hash could."""
-    values = dict(zip(NUMBERS, HOT.unpack_from(hot), strict=True)) | numbers
-    return HOT.pack(*values.values()) + hot[HOT.size :]
+    values = dict(zip(STANDING_NAMES, STANDING.unpack(standing), strict=True)) | numbers
+    return STANDING.pack(*values.values())

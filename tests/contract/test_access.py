@@ -321,7 +321,7 @@ def test_an_application_does_not_do_the_operators_work(app: Any, admin: Any) -> 
 def test_what_an_application_can_falsify(app: Any, admin: Any) -> None:
     """Its own breakers, since the functions write under its name; and hints, which nobody believes."""
     shop = Caller(app, namespace="shop")
-    app.hset(shop.key, "hot", falsified(raw_hash(app, shop.key)[b"hot"], word=2))
+    app.hset(shop.key, "standing", falsified(raw_hash(app, shop.key)[b"standing"], word=2))
     assert shop.observe().state is State.OPEN
     app.publish(KEYS.updates, '{"service":"bank/payments","state":"Open"}')
     assert Caller(admin, namespace="bank").observe().state is State.CLOSED

@@ -172,9 +172,9 @@ def letters_of(breaker: Breaker | None) -> str | None:
 def letters_in(store: LuaStore, size: int) -> str:
     """The same from the ring in Redis."""
     ring = list((store.client.get(f"{KEY}:window") or "").ljust(size))
-    found = stored(store.client, KEY)
+    found = stored(store.client, KEY, size)
     assert found is not None
-    filled, at = int(found.hot["windowCalls"]), int(found.hot["windowAt"])
+    filled, at = int(found.counts["windowCalls"]), int(found.counts["windowAt"])
     for first, letters in ((at - filled, found.head), (at - len(found.tail), found.tail)):
         for place, letter in enumerate(letters, first):
             ring[place % size] = letter

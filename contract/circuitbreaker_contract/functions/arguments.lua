@@ -30,13 +30,22 @@ local function given(value, left_out)
   return value
 end
 
-local known_wholes, whole_count = {}, 0  -- numbers of orders, which come again and again; pure, so remembering is safe
+-- What is pure is remembered by its text, in tables that begin anew when they are full.
+local remembered = {}  -- how many entries each table has
+
+local function is_full(what, most)
+  local count = (remembered[what] or 0) + 1
+  remembered[what] = count > most and 1 or count
+  return count > most
+end
+
+local known_wholes = {}  -- numbers of orders, which come again and again
 
 local function order_number(text)
   local number = known_wholes[text] or whole(text)
   if number and not known_wholes[text] then
-    if whole_count >= 10000 then known_wholes, whole_count = {}, 0 end
-    known_wholes[text], whole_count = number, whole_count + 1
+    if is_full('wholes', 10000) then known_wholes = {} end
+    known_wholes[text] = number
   end
   return number
 end
@@ -53,13 +62,13 @@ local function parts(key)
   return prefix, namespace .. '/' .. name
 end
 
-local good_keys, good_count = {}, 0  -- keys that have passed; pure, so remembering is safe
+local good_keys = {}  -- keys that have passed
 
 local function is_breaker_key(key)
   if good_keys[key] then return true end
   if not parts(key) then return false end
-  if good_count >= 10000 then good_keys, good_count = {}, 0 end
-  good_keys[key], good_count = true, good_count + 1
+  if is_full('keys', 10000) then good_keys = {} end
+  good_keys[key] = true
   return true
 end
 
@@ -74,24 +83,27 @@ local function wrong_call(keys, args, least, most)
   end
 end
 
--- What it adds to failures and to slow calls follows a run's letter and count, and, when they are few, its letters.
+-- A run, {letter, count}; of outcomes that count also what it adds to failures and to slow calls, and its letters when
+-- they are few.
 local function completed(letter, count)
   if letter == 'N' or letter == 'I' then return {letter, count} end
   return {letter, count, is_bad(letter) and count or 0, is_slow(letter) and count or 0,
-    count <= EDGE and string.rep(letter, count) or nil}
+    count <= EDGE and string.rep(letter, count) or ''}
 end
 
-local known_batches, batch_count = {}, 0  -- short ones, which come again and again; pure, so remembering is safe
+local known_batches = {}  -- short ones, which come again and again
 
--- The runs of a batch as {letter, count, failures, slow calls, letters} in order, or nil and what is wrong.
+-- The runs of a batch in order, with how many calls they have and how many of these are plain successes; or nil and what
+-- is wrong.
 local function parse_batch(text)
   if known_batches[text] then return known_batches[text] end
-  local runs, length = {}, 0
+  local runs, length = {calls = 0, plain = 0}, 0
   for letter, digits in string.gmatch(text, '([SFLMIN])([1-9]%d*)') do
     local count = #digits <= 7 and tonumber(digits) or MAX_RUN + 1
     if count > MAX_RUN then return nil, 'a run has at most ' .. MAX_RUN .. ' calls' end
     if #runs == MAX_RUNS then return nil, 'a batch has at most ' .. MAX_RUNS .. ' runs' end
     runs[#runs + 1] = completed(letter, count)
+    runs.calls, runs.plain = runs.calls + count, runs.plain + (letter == 'S' and count or 0)
     length = length + 1 + #digits
   end
   -- What the pattern skipped must be the single spaces between runs and nothing else.
@@ -99,8 +111,8 @@ local function parse_batch(text)
     return nil, 'must be runs like "S120 F1", letters S F L M I N'
   end
   if #text <= 16 then
-    if batch_count >= 1000 then known_batches, batch_count = {}, 0 end
-    known_batches[text], batch_count = runs, batch_count + 1
+    if is_full('batches', 1000) then known_batches = {} end
+    known_batches[text] = runs
   end
   return runs
 end

@@ -1,23 +1,27 @@
 -- A breaker as it is stored, and as a table: read from its hash, changed in memory, saved in one block.
---   changed  cold fields to write   added  counters to raise       ops    commands on its other keys, in order
---   moves    entries for history    notes  messages for the shared names
+--   dirty    packed parts to write  changed  cold fields to write
+--   added    counters to raise      ops      commands on its other keys, in order
+--   moves    entries for history    notes    messages for the shared names
 -- The hash holds:
---   hot          what every call needs, packed: numbers in the order of `packed`, then the letters at the edges of a count
---                window (window.lua). One field, because reading and writing fields is most of what a call costs.
---   policy       the policy's text, with `policyId` in hot, by which one that was read before is known again
+--   standing     numbers that change with transitions and policies, packed in the order of STANDING after the word (below)
+--                and before the policy's id, by which a policy that was read before is known again
+--   counts       numbers that change with outcomes, packed in the order of COUNTS; then for a time window those of BUCKET,
+--                for a count window how many letters `head` has, and the letters at its edges (window.lua)
+--   policy       the policy's text
 --   c:<client>   a reporter: last batch, last seen, last failure and its streak, last slow call; packed
 --   the rest     COLD, a field a value, read by `warm` where a transition, a lease, an override or a shadow needs it;
 --                counters raised in place: t:<from>:<to>:<reason>, ms:<state>, probes<what became of them>
+-- Packed, because reading and writing fields is most of what a call costs.
 
-local HOT_FORMAT, HOT_SIZE = '<dddddddddddddddddddddd', 176
--- What counting needs stands first (QUICK_FORMAT), and what it changes (QUICK_REST) from byte QUICK_FROM + 1 to QUICK_TO.
-local QUICK_FORMAT, QUICK_REST, QUICK_FROM, QUICK_TO = '<ddddddddddddddddddd', '<ddddddddddddd', 48, 152
-local REPORTER_FORMAT, REPORTER_SIZE = '<ddddd', 40
-local HOT_NUMBERS = {
-  'incarnation', 'generation', 'revision', 'since', 'openUntil', 'openLength', 'project', 'streak', 'streakId',
-  'windowCalls', 'windowFailures', 'windowSlow', 'windowAt', 'bucketCalls', 'bucketFailures', 'bucketSlow',
-  'successes', 'failures', 'slow',
+local STANDING = {'incarnation', 'generation', 'revision', 'since', 'openUntil', 'openLength', 'project'}
+local STANDING_FORMAT, STANDING_SIZE = '<ddddddddd', 72
+local COUNTS = {
+  'streak', 'streakId', 'windowCalls', 'windowFailures', 'windowSlow', 'windowAt', 'successes', 'failures', 'slow',
 }
+local BUCKET = {'bucketCalls', 'bucketFailures', 'bucketSlow'}
+local TIME_FORMAT, TIME_SIZE = '<dddddddddddd', 96
+local LETTERS_FORMAT, LETTERS_SIZE = '<ddddddddddc0c0', 80  -- the letters in two pieces: fewer texts are made that way
+local REPORTER_FORMAT, REPORTER_SIZE = '<ddddd', 40
 local COLD_TEXTS = {'owner', 'uid', 'reason', 'lastReset', 'overrideEnded', 'shadowState', 'shadowReason'}
 local COLD_NUMBERS = {
   'ignored', 'notPermitted', 'late',
@@ -27,15 +31,18 @@ local COLD_NUMBERS = {
 }
 
 -- Plain loops: while a library loads, Redis knows no `ipairs`.
-local function joined_names(texts, numbers)
+local function joined_names(one, other)
   local names = {}
-  for i = 1, #texts do names[#names + 1] = texts[i] end
-  for i = 1, #numbers do names[#names + 1] = numbers[i] end
+  for i = 1, #one do names[#names + 1] = one[i] end
+  for i = 1, #other do names[#names + 1] = other[i] end
   return names
 end
 local COLD = joined_names(COLD_TEXTS, COLD_NUMBERS)
-local IS_COLD = {}
-for i = 1, #COLD do IS_COLD[COLD[i]] = true end
+local PACKED_NUMBERS = joined_names(joined_names(STANDING, COUNTS), BUCKET)
+local PART = {state = 'standing', forced = 'standing', head = 'counts', tail = 'counts'}
+for i = 1, #STANDING do PART[STANDING[i]] = 'standing' end
+for i = 1, #COUNTS do PART[COUNTS[i]] = 'counts' end
+for i = 1, #BUCKET do PART[BUCKET[i]] = 'counts' end
 
 -- Word of a breaker in one number: its state, what it is forced to, and whether it observes. COUNTING is the word of one
 -- that just counts: Closed, by itself, enforcing. REFUSING: Open, by itself.
@@ -53,28 +60,48 @@ local function history_key(b) return b.key .. ':history' end
 local function window_key(b) return b.key .. ':window' end
 
 local function blank(key, rules, text)
-  return {key = key, rules = rules, policy = text, changed = {}, added = {}, ops = {}, moves = {}, notes = {},
-    head = '', tail = '', live = 0}
+  return {key = key, rules = rules, policy = text, dirty = {}, changed = {}, added = {}, ops = {}, moves = {},
+    notes = {},     head = '', tail = '', live = 0}
 end
 
-local function packed(b)
+local function packed_standing(b)
   local word = STATE_WORDS[b.state] + FORCED_WORDS[b.forced] + (b.rules.mode == 'Observe' and OBSERVING or 0)
-  return struct.pack(HOT_FORMAT, word, b.incarnation, b.generation, b.revision, b.rules.id, b.since, b.streak, b.streakId,
-    b.windowCalls, b.windowFailures, b.windowSlow, b.windowAt, b.bucketCalls, b.bucketFailures, b.bucketSlow, b.successes,
-    b.failures, b.slow, #b.head, b.openUntil, b.openLength, b.project) .. b.head .. b.tail
+  return struct.pack(STANDING_FORMAT, word, b.incarnation, b.generation, b.revision, b.since, b.openUntil, b.openLength,
+    b.project, b.rules.id)
+end
+
+local function packed_counts(b)
+  if not b.rules.windowCalls then
+    return struct.pack(TIME_FORMAT, b.streak, b.streakId, b.windowCalls, b.windowFailures, b.windowSlow, b.windowAt,
+      b.successes, b.failures, b.slow, b.bucketCalls, b.bucketFailures, b.bucketSlow)
+  end
+  -- What of `head` has left the window stands before the rest of it as blanks: the quick way moves a number only.
+  local head = b.head
+  if head ~= '' then head = string.rep(' ', math.min(EDGE, b.rules.windowCalls) - #head) .. head end
+  return struct.pack(LETTERS_FORMAT, b.streak, b.streakId, b.windowCalls, b.windowFailures, b.windowSlow, b.windowAt,
+    b.successes, b.failures, b.slow, #b.head, head, b.tail)
 end
 
 -- The breaker at key; nil when there is none or when what is there is damaged (then cb_configure makes it anew).
-local function unpacked(key, hot, text)
+local function unpacked(key, standing_part, counts, text)
   local rules = policy_of(text)
-  if not rules or #hot < HOT_SIZE then return nil end
-  local b, word, policy_id, edge = blank(key, rules, text), nil, nil, nil
-  word, b.incarnation, b.generation, b.revision, policy_id, b.since, b.streak, b.streakId, b.windowCalls, b.windowFailures,
-    b.windowSlow, b.windowAt, b.bucketCalls, b.bucketFailures, b.bucketSlow, b.successes, b.failures, b.slow, edge,
-    b.openUntil, b.openLength, b.project = struct.unpack(HOT_FORMAT, hot)
+  if not rules or #standing_part ~= STANDING_SIZE or #counts < (rules.windowCalls and LETTERS_SIZE or TIME_SIZE) then
+    return nil
+  end
+  local b, word, left = blank(key, rules, text), nil, nil
+  word, b.incarnation, b.generation, b.revision, b.since, b.openUntil, b.openLength, b.project =
+    struct.unpack(STANDING_FORMAT, standing_part)
+  b.streak, b.streakId, b.windowCalls, b.windowFailures, b.windowSlow, b.windowAt, b.successes, b.failures, b.slow, left,
+    b.bucketFailures, b.bucketSlow = struct.unpack(rules.windowCalls and '<dddddddddd' or TIME_FORMAT, counts)
   b.state, b.forced = STATES[word % 4], FORCED[math.floor(word / 4) % 4]
   if not b.state or not b.forced or not (b.incarnation >= 1 and b.generation >= 1) then return nil end
-  b.head, b.tail = string.sub(hot, HOT_SIZE + 1, HOT_SIZE + edge), string.sub(hot, HOT_SIZE + edge + 1)
+  if rules.windowCalls then
+    local from = LETTERS_SIZE + (left > 0 and math.min(EDGE, rules.windowCalls) or 0)
+    b.head, b.tail = string.sub(counts, from - left + 1, from), string.sub(counts, from + 1)
+    b.bucketCalls, b.bucketFailures, b.bucketSlow = 0, 0, 0
+  else
+    b.bucketCalls = left
+  end
   return b
 end
 
@@ -93,7 +120,8 @@ end
 local function set(b, name, value)
   if b[name] == value then return end
   b[name] = value
-  if IS_COLD[name] then b.changed[name] = value else b.dirty = true end
+  local part = PART[name]
+  if part then b.dirty[part] = true else b.changed[name] = value end
 end
 
 local function raise(b, name, count)
@@ -132,14 +160,14 @@ local function reporters_of(b)
   return found
 end
 
-local client_fields, client_count = {}, 0  -- by client; pure, so remembering is safe
+local client_fields = {}  -- by client
 
 local function client_field(client)
   local field = client_fields[client]
   if not field then
-    if client_count >= 10000 then client_fields, client_count = {}, 0 end
+    if is_full('clients', 10000) then client_fields = {} end
     field = 'c:' .. client
-    client_fields[client], client_count = field, client_count + 1
+    client_fields[client] = field
   end
   return field
 end

@@ -41,7 +41,7 @@ end
 local function begin(key, now, owner, uid, generation, rules, project_flag, resume, least_incarnation)
   local b = blank(key, rules, rules.text)
   b.warmed, b.window_cleared, b.reporters = true, true, {}
-  for i = 1, #HOT_NUMBERS do b[HOT_NUMBERS[i]] = 0 end
+  for i = 1, #PACKED_NUMBERS do b[PACKED_NUMBERS[i]] = 0 end
   for i = 1, #COLD_NUMBERS do b[COLD_NUMBERS[i]] = 0 end
   local resumed = resume and resume.state and true or false
   local state = resumed and resume.state or CLOSED
@@ -58,9 +58,9 @@ local function begin(key, now, owner, uid, generation, rules, project_flag, resu
   op(b, 'DEL', key, window_key(b), probes_key(b), history_key(b))
   for name, value in pairs(fields) do
     b[name] = value
-    if IS_COLD[name] then b.changed[name] = value end
+    if not PART[name] then b.changed[name] = value end
   end
-  b.changed.policy, b.dirty = rules.text, true
+  b.changed.policy, b.dirty = rules.text, {standing = true, counts = true}
   if b.forced ~= '' then
     local till = rules.overrideState and rules.overrideUntil or 0
     set(b, 'forcedUntil', till)

@@ -55,7 +55,7 @@ local function observe(keys, args)
     'now', now, 'due', due and 1 or 0, 'retryAfterMs', retry_after_ms(b, now, ''), 'consecutiveFailures', b.streak,
     'probesLive', b.live, 'reporters', count_reporters(b, now), 'policy', b.policy, 'state', b.state, 'forced', b.forced,
   }
-  for _, names in ipairs({HOT_NUMBERS, COLD}) do
+  for _, names in ipairs({PACKED_NUMBERS, COLD}) do
     for _, name in ipairs(names) do
       reply[#reply + 1] = name
       reply[#reply + 1] = b[name]

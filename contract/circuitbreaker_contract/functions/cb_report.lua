@@ -7,10 +7,10 @@
 -- the client did not permit. A seq that is not larger than the client's last one was seen already: nothing is counted.
 
 local function report(keys, args)
+  local quick = #keys == 1 and #args == 5 and good_keys[keys[1]] and report_quickly(keys[1], args)
+  if quick then return quick end
   local wrong = wrong_call(keys, args, 5)
   if wrong then return wrong end
-  local quick = report_quickly(keys[1], args)
-  if quick then return quick end
   local client, seq, incarnation, generation = args[1], whole(args[2]), order_number(args[3]), order_number(args[4])
   if not is_id(client) then return refuse('client: must be 1 to 64 of A-Z, a-z, 0-9 and "_.:-"') end
   if not seq or seq < 1 then return refuse('seq: must be a whole number from 1') end

@@ -34,6 +34,6 @@ local REPORTER_SEEN_MS = 60000        -- a client that reported within it is cou
 local REPORTER_KEPT_MS = 600000       -- a client unseen for longer may be forgotten
 local FULL_RETRY_MS = 250             -- slots full: nobody waits longer than this before asking again
 local BUCKETS = 20                    -- of a time window
-local EDGE = 128                      -- letters at an edge of a count window that stand in the hash, at most
+local EDGE = 32                       -- letters at an edge of a count window that stand in the hash, at most
 local COUNT_QUORUM_MS = 60000         -- how far a count window looks back for reporters of a rate
 local KEPT_MS = 3600000               -- probes and reporters of a breaker that nobody uses go after this

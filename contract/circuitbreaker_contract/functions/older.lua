@@ -1,9 +1,9 @@
--- Breakers as the first two editions stored them: hot values in fields of their own, reporters in a hash at `:reporters`
+-- Breakers as the first two editions stored them: every value in a field of its own, reporters in a hash at `:reporters`
 -- as seq:seen:bad:streak. A writing function stores such a breaker anew before its own work; one that only looks reads it
 -- as it is.
 
 local OLDER_TEXTS = {'policy', 'state', 'forced'}
-local OLDER = joined_names(OLDER_TEXTS, HOT_NUMBERS)
+local OLDER = joined_names(OLDER_TEXTS, PACKED_NUMBERS)
 
 local function older_reporters(key)
   local entries, all = {}, redis.call('HGETALL', key .. ':reporters')
@@ -31,7 +31,8 @@ end
 
 local function store_anew(b)
   local reporters = b.older.reporters
-  redis.call('HSET', b.key, 'hot', packed(b), 'policy', b.policy, 'reportersKept', #reporters / 2, unpack(reporters))
+  redis.call('HSET', b.key, 'standing', packed_standing(b), 'counts', packed_counts(b), 'policy', b.policy,
+    'reportersKept', #reporters / 2, unpack(reporters))
   for i = 2, #OLDER do redis.call('HDEL', b.key, OLDER[i]) end
   redis.call('DEL', b.key .. ':reporters')
   b.older = nil
@@ -39,15 +40,15 @@ end
 
 -- The breaker at key for one who may not write.
 local function look(key)
-  local stored = redis.call('HMGET', key, 'hot', 'policy')
-  if not stored[2] then return nil end
-  if not stored[1] then return read_older(key) end
-  return unpacked(key, stored[1], stored[2])
+  local stored = redis.call('HMGET', key, 'standing', 'counts', 'policy')
+  if not stored[3] then return nil end
+  if not stored[1] and not stored[2] then return read_older(key) end
+  return stored[1] and stored[2] and unpacked(key, stored[1], stored[2], stored[3]) or nil
 end
 
 -- The incarnation of a breaker that cannot be read any more, as far as it can be told; clients may know it.
 local function damaged_incarnation(key)
-  local stored = redis.call('HMGET', key, 'hot', 'incarnation')
+  local stored = redis.call('HMGET', key, 'standing', 'incarnation')
   local found = stored[1] and #stored[1] >= 16 and select(2, struct.unpack('<dd', stored[1])) or tonumber(stored[2] or 0)
   return found and found >= 0 and found < 9007199254740992 and math.floor(found) or 0
 end

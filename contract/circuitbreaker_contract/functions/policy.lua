@@ -1,5 +1,5 @@
--- Policies: JSON, checked once and then remembered by text and by id, a digest of it (pure, so remembering is safe). Left
--- out means: the default that `parse_numbers` and `parse_words` give, or that the rule is off.
+-- Policies: JSON, checked once and then remembered by text and by id, a digest of it. Left out means: the default that
+-- `parse_numbers` and `parse_words` give, or that the rule is off.
 
 local POLICY_NUMBERS = {
   -- name, lowest, highest; in the order of the canonical text
@@ -106,15 +106,15 @@ local function parse_policy(text)
   return policy
 end
 
-local policies_by_text, policies_by_id, known_count = {}, {}, 0
+local policies_by_text, policies_by_id = {}, {}
 
 local function policy_of(text)
   local policy = policies_by_text[text]
   if not policy then
     policy = parse_policy(text)
     if not policy then return nil end
-    if known_count >= 1000 then policies_by_text, policies_by_id, known_count = {}, {}, 0 end
-    policies_by_text[text], policies_by_id[policy.id], known_count = policy, policy, known_count + 1
+    if is_full('policies', 1000) then policies_by_text, policies_by_id = {}, {} end
+    policies_by_text[text], policies_by_id[policy.id] = policy, policy
   end
   return policy
 end

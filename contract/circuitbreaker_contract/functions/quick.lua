@@ -4,24 +4,52 @@
 
 -- What Redis gives a running function, looked up once: its globals are not there while a library loads, and each look at
 -- them goes through a metatable.
-local call, find, sub, gsub, take_apart, put_together
+local call, sub, take_apart, put_together
 
 local function look_up()
-  call, find, sub, gsub = redis.call, string.find, string.sub, string.gsub
-  take_apart, put_together = struct.unpack, struct.pack
+  call, sub, take_apart, put_together = redis.call, string.sub, struct.unpack, struct.pack
 end
 
--- Whether a rate may be reached on the way through a run: no step of it has more than `most` of `calls` at the least.
-local function may_reach(percent, most, calls) return percent and 100 * most >= percent * calls end
+local known_letters = {}  -- short ones, which come again and again
 
--- The letters at the edges of a full count window when its head is used up or its tail too long: the tail goes into the
--- ring, the next ones come from it. Returns them, and how many are head.
-local function turned_over(key, size, at, letters, edge)
-  if #letters == size then return letters, size end  -- that is the whole window
+-- How many failures and how many slow calls letters hold.
+local function worth(letters)
+  local _, failures = string.gsub(letters, '[FM]', '')
+  local _, slow = string.gsub(letters, '[LM]', '')
+  local found = {failures, slow}
+  if #letters <= 16 then
+    if is_full('letters', 1000) then known_letters = {} end
+    known_letters[letters] = found
+  end
+  return found
+end
+
+-- The next letters that leave a full count window whose head is used up, when its tail (from byte `from` of `counts` on)
+-- has gone into the ring. `at`: where in the ring the next letter goes.
+local function next_head(key, size, at, counts, from)
+  local tail = sub(counts, from)
+  if #tail == size then return tail end  -- that is the whole window
   local ring = key .. ':window'
-  write_ring(ring, size, (at - (#letters - edge)) % size, sub(letters, edge + 1))
-  letters = read_ring(ring, size, at, math.min(EDGE, size))
-  return letters, #letters
+  write_ring(ring, size, (at - #tail) % size, tail)
+  return read_ring(ring, size, at, math.min(EDGE, size))
+end
+
+local known_standings = {}  -- by their text, which seldom changes
+
+-- What a packed standing says, or nil when its policy has not been read yet.
+local function known_standing(text)
+  if #text ~= STANDING_SIZE then return nil end
+  local word, incarnation, generation, revision, since, open_until, open_length, _, policy_id =
+    take_apart(STANDING_FORMAT, text)
+  local rules = policies_by_id[policy_id]
+  if not rules then return nil end
+  if is_full('standings', 10000) then known_standings = {} end
+  local found = {word = word, rules = rules, since = since, incarnation = incarnation, generation = generation,
+    open_until = open_until, open_length = open_length,
+    reply = word == COUNTING and {CLOSED, incarnation, generation, revision, 0}
+      or {OPEN, incarnation, generation, revision, 0, 'NotPermitted', 0}}
+  known_standings[text] = found
+  return found
 end
 
 -- The standing after a batch that leaves a Closed breaker Closed, or nil: nothing has changed.
@@ -29,20 +57,33 @@ local function report_quickly(key, args)
   if not call then look_up() end
   local field, runs, number = client_fields[args[1]], known_batches[args[5]], whole(args[2])
   if not field or not runs or not number then return nil end
-  local stored = call('HMGET', key, 'hot', field)
-  local hot, entry = stored[1], stored[2]
-  if not entry or not hot or #entry ~= REPORTER_SIZE or #hot < HOT_SIZE then return nil end
-  local word, incarnation, generation, revision, policy_id, since, streak, streak_id, calls, failed, slow, at, bucket_calls,
-    bucket_failures, bucket_slow, successes, failures, slow_calls, edge = take_apart(QUICK_FORMAT, hot)
+  local stored = call('HMGET', key, 'standing', 'counts', field)
+  local standing_part, counts, entry = stored[1], stored[2], stored[3]
+  if not entry or not counts or not standing_part or #entry ~= REPORTER_SIZE then return nil end
+  local known = known_standings[standing_part] or known_standing(standing_part)
+  if not known or known.word ~= COUNTING then return nil end
+  local rules, incarnation, generation = known.rules, known.incarnation, known.generation
+  if known_wholes[args[3]] ~= incarnation or known_wholes[args[4]] ~= generation then return nil end
   local seq, _, bad_at, bad_streak, slow_at = take_apart(REPORTER_FORMAT, entry)
-  local rules = policies_by_id[policy_id]
-  if word ~= COUNTING or not rules or number <= seq or known_wholes[args[3]] ~= incarnation
-    or known_wholes[args[4]] ~= generation then return nil end
   local now = clock_ms()
-  if since > now then return nil end
-  local size, letters = rules.windowCalls, nil
+  if number <= seq or known.since > now then return nil end
+  local size, from, source, offset, added = rules.windowCalls, nil, nil, nil, nil
+  if #counts < (size and LETTERS_SIZE or TIME_SIZE) then return nil end
+  -- The last three are a time window's bucket; in a count window the first of them is how many letters of the head are left.
+  local streak, streak_id, calls, failed, slow, at, successes, failures, slow_calls, left, bucket_failures, bucket_slow =
+    take_apart(size and '<dddddddddd' or TIME_FORMAT, counts)
   if size then
-    letters = sub(hot, HOT_SIZE + 1)
+    -- The letters: `left` of the head from `offset` of `source` on, then the tail from `from` of `counts` on.
+    offset, source, from = LETTERS_SIZE, counts, LETTERS_SIZE + 1
+    if left > 0 then
+      from = from + (size < EDGE and size or EDGE)
+      offset = from - 1 - left
+    end
+    if calls == size and runs.calls > left and (failed > 0 or slow > 0 or runs.calls > runs.plain) then
+      source, offset = next_head(key, size, at, counts, from), 0
+      left, from = #source, #counts + 1
+    end
+    if #counts + 1 - from + runs.calls > EDGE then return nil end
   else
     local bucket = now * BUCKETS / rules.windowMs
     if bucket < at or bucket >= at + 1 then return nil end
@@ -51,7 +92,7 @@ local function report_quickly(key, args)
     rules.slowCallRatePercent
   for i = 1, #runs do
     local run = runs[i]
-    local letter, count, failing, slowing = run[1], run[2], run[3], run[4]
+    local count, failing, slowing = run[2], run[3], run[4]
     if not failing then return nil end
     local grown = calls + count
     if failing > 0 then
@@ -62,48 +103,50 @@ local function report_quickly(key, args)
       if streak > 0 then streak, streak_id = 0, streak_id + 1 end
     end
     if slowing > 0 then slow_calls, slow_at = slow_calls + count, now end
-    if grown >= minimum and (may_reach(failure_rate, failed + failing, calls) or may_reach(slow_rate, slow + slowing, calls))
-    then return nil end
+    -- Whether a rate may be reached on the way through the run: no step of it has more of fewer calls than this.
+    if grown >= minimum and (failure_rate and 100 * (failed + failing) >= failure_rate * calls
+      or slow_rate and 100 * (slow + slowing) >= slow_rate * calls) then return nil end
     if not size then
-      bucket_calls, bucket_failures, bucket_slow = bucket_calls + count, bucket_failures + failing, bucket_slow + slowing
+      left, bucket_failures, bucket_slow = left + count, bucket_failures + failing, bucket_slow + slowing
       calls = grown
-    elseif calls < size or failed > 0 or slow > 0 or letter ~= 'S' then  -- else all are alike, and the window stays as it is
-      if not run[5] then return nil end
-      if grown <= size then
-        if #letters - edge + count > EDGE then return nil end
-        calls = grown
-      else
-        if calls < size then return nil end
-        if count > edge or #letters - edge + count > EDGE then letters, edge = turned_over(key, size, at, letters, edge) end
-        if count > edge then return nil end
-        local leaving = sub(letters, 1, count)
-        letters, edge = sub(letters, count + 1), edge - count
-        if find(leaving, '[FLM]') then
-          local _, failures_gone = gsub(leaving, '[FM]', '')
-          local _, slow_gone = gsub(leaving, '[LM]', '')
-          failed, slow = failed - failures_gone, slow - slow_gone
-        end
-      end
-      letters, at = letters .. run[5], (at + count) % size
+    elseif grown <= size then
+      added, at, calls = added and added .. run[5] or run[5], (at + count) % size, grown
+    elseif calls < size then
+      return nil
+    elseif failed > 0 or slow > 0 or failing > 0 or slowing > 0 then  -- else all are alike, and the window stays as it is
+      if count > left then return nil end
+      local letters = sub(source, offset + 1, offset + count)
+      local gone = known_letters[letters] or worth(letters)
+      failed, slow = failed - gone[1], slow - gone[2]
+      offset, left, at = offset + count, left - count, (at + count) % size
+      added = added and added .. run[5] or run[5]
     end
     failed, slow = failed + failing, slow + slowing
   end
-  hot = sub(hot, 1, QUICK_FROM) .. put_together(QUICK_REST, streak, streak_id, calls, failed, slow, at, bucket_calls,
-    bucket_failures, bucket_slow, successes, failures, slow_calls, edge) .. sub(hot, QUICK_TO + 1, HOT_SIZE) .. (letters or '')
-  call('HSET', key, 'hot', hot, field, put_together(REPORTER_FORMAT, number, now, bad_at, bad_streak, slow_at))
-  return {CLOSED, incarnation, generation, revision, 0}
+  local changed
+  if not size then
+    changed = put_together(TIME_FORMAT, streak, streak_id, calls, failed, slow, at, successes, failures, slow_calls, left,
+      bucket_failures, bucket_slow)
+  else
+    local letters = sub(counts, left > 0 and source == counts and LETTERS_SIZE + 1 or from)
+    if left > 0 and source ~= counts then letters = source .. letters end
+    changed = put_together(LETTERS_FORMAT, streak, streak_id, calls, failed, slow, at, successes, failures, slow_calls, left,
+      letters, added or '')
+  end
+  call('HSET', key, 'counts', changed, field, put_together(REPORTER_FORMAT, number, now, bad_at, bad_streak, slow_at))
+  return known.reply
 end
 
 -- The refusal of a breaker that is open by itself, or nil: nothing was done.
 local function refuse_quickly(key)
   if not call then look_up() end
-  local hot = call('HGET', key, 'hot')
-  if not hot or #hot < HOT_SIZE then return nil end
-  local word, incarnation, generation, revision, policy_id, since = take_apart('<dddddd', hot)
-  if word ~= REFUSING or not policies_by_id[policy_id] then return nil end
-  local open_until, open_length = take_apart('<dd', hot, QUICK_TO + 1)
+  local standing_part = call('HGET', key, 'standing')
+  local known = standing_part and (known_standings[standing_part] or known_standing(standing_part))
+  if not known or known.word ~= REFUSING then return nil end
   local now = clock_ms()
-  if since > now or open_until <= now or open_until > now + open_length then return nil end
+  local left = known.open_until - now
+  if known.since > now or left <= 0 or left > known.open_length then return nil end
   call('HINCRBY', key, 'notPermitted', '1')
-  return {OPEN, incarnation, generation, revision, open_until - now, 'NotPermitted', 0}
+  known.reply[5] = left
+  return known.reply
 end

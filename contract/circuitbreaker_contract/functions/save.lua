@@ -14,7 +14,8 @@ local function save(b)
   for _, command in ipairs(b.ops) do redis.call(unpack(command)) end
   save_window(b)
   local fields = {}
-  if b.dirty then fields[1], fields[2] = 'hot', packed(b) end
+  if b.dirty.standing then fields[1], fields[2] = 'standing', packed_standing(b) end
+  if b.dirty.counts then fields[#fields + 1], fields[#fields + 2] = 'counts', packed_counts(b) end
   if b.touched then fields[#fields + 1], fields[#fields + 2] = 'c:' .. b.touched.client, packed_reporter(b.touched) end
   for name, value in pairs(b.changed) do
     fields[#fields + 1] = name

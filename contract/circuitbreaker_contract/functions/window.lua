@@ -199,6 +199,7 @@ end
 -- The window after an edit: a count window keeps its newest outcomes, any other change starts empty.
 local function reshape_window(b, old, new)
   if old.windowCalls == new.windowCalls and old.windowMs == new.windowMs then return end
+  b.dirty.counts = true  -- they are packed by the kind of window
   if not old.windowCalls or not new.windowCalls then
     clear_window(b)
     return
