@@ -73,8 +73,12 @@ def should_load(found: Version | None) -> bool:
 
 def _body(replaced: dict[str, str]) -> str:
     folder = files(__package__) / "functions"
-    stems = (*_SHARED, *FUNCTIONS)
-    return "\n".join(replaced.get(stem) or (folder / f"{stem}.lua").read_text(encoding="utf-8") for stem in stems)
+
+    def text(stem: str) -> str:
+        return replaced.get(stem) or (folder / f"{stem}.lua").read_text(encoding="utf-8")
+
+    # Lua allows 200 local names at once; what a function has for itself ends with it.
+    return "\n".join((*(text(stem) for stem in _SHARED), *(f"do\n{text(stem)}end" for stem in FUNCTIONS)))
 
 
 def _digest_of(body: str) -> str:

@@ -74,7 +74,7 @@ def configured(breaker: Breaker | None, now_ms: int, wanted: Definition) -> tupl
     breaker = timely(breaker, now_ms)
     if wanted.generation < breaker.resource_generation:
         return breaker, Configured.STALE
-    breaker = replace(breaker, resource_generation=wanted.generation, projects=wanted.projects)
+    breaker = replace(breaker, resource_generation=wanted.generation, projection=wanted.projection)
     if wanted.policy == breaker.policy:
         return breaker, Configured.UNCHANGED
     return _edited(breaker, now_ms, wanted.policy), Configured.UPDATED
@@ -126,9 +126,10 @@ def settled(
     """The outcome of a probe; counted once, however often it is sent."""
     breaker = timely(breaker, now_ms, spared=lease)
     asked = breaker.state is State.HALF_OPEN and (lease in breaker.live or _is_expired(breaker, lease))
-    if asked and order != breaker.order[:2]:
+    beside = f"{lease}@{order[0]}.{order[1]}"
+    if order != breaker.order[:2] and (asked or beside in breaker.ended):
         # Law 2: a lease of this generation is not touched by an outcome of another. That one is remembered beside it.
-        lease, asked = f"{lease}@{order[0]}.{order[1]}", False
+        lease, asked = beside, False
     if lease not in breaker.ended or _is_expired(breaker, lease):
         live = {name: at for name, at in breaker.live.items() if name != lease}
         answered = {**breaker.ended, lease: Ended(settled=True, at_ms=now_ms)}
@@ -276,7 +277,7 @@ def _begun(old: Breaker | None, now_ms: int, wanted: Definition) -> tuple[Breake
         uid=wanted.uid,
         resource_generation=wanted.generation,
         policy=policy,
-        projects=wanted.projects,
+        projection=wanted.projection,
         incarnation=max(now_ms, least),
         since_ms=now_ms,
         counted_at_ms=now_ms,

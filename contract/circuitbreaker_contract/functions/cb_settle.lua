@@ -38,10 +38,11 @@ local function settle(keys, args)
   settle_time(b, now, lease)
   local score = lease_score(b, lease)
   local asked = score ~= 0 and not is_settled(score) and b.state == HALF_OPEN
-  if asked and not same_generation(b, incarnation, generation) then
+  if not same_generation(b, incarnation, generation) then
     -- Law 2: a lease of this generation is not touched by an outcome of another. That one is remembered beside it.
-    lease = lease .. '@' .. args[3] .. '.' .. args[4]
-    score, asked = lease_score(b, lease), false
+    local beside = lease .. '@' .. whole_text(incarnation) .. '.' .. whole_text(generation)
+    local beside_score = lease_score(b, beside)
+    if asked or is_settled(beside_score) then lease, score, asked = beside, beside_score, false end
   end
   if not is_settled(score) then
     op(b, 'ZADD', probes_key(b), -100000000000000 - now, lease)
