@@ -1,3 +1,18 @@
-"""The control plane and Redis of the tests are those of the demo."""
+"""What all tests share: servers as fixtures, and a seed that is known before a property test fails."""
+
+import secrets
+
+import pytest
 
 pytest_plugins = ["circuitbreaker_local.pytest_plugin"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """A run of Hypothesis without a seed of its own gets one, so that any run can be repeated whole."""
+    if config.getoption("hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = secrets.randbelow(2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed of property tests: {config.getoption('hypothesis_seed')} (--hypothesis-seed repeats a run)"

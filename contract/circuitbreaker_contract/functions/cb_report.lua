@@ -7,8 +7,11 @@
 -- the client did not permit. A seq that is not larger than the client's last one was seen already: nothing is counted.
 
 local function report(keys, args)
-  local quick = #keys == 1 and #args == 5 and good_keys[keys[1]] and report_quickly(keys[1], args)
-  if quick then return quick end
+  if #args == 5 then
+    local runs = known_batches[args[5]] or parse_batch(args[5])
+    local quick = runs and #keys == 1 and good_keys[keys[1]] and report_quickly(keys[1], args, runs)
+    if quick then return quick end
+  end
   local wrong = wrong_call(keys, args, 5)
   if wrong then return wrong end
   local client, seq, incarnation, generation = args[1], whole(args[2]), order_number(args[3]), order_number(args[4])

@@ -53,10 +53,10 @@ local function known_standing(text)
 end
 
 -- The standing after a batch that leaves a Closed breaker Closed, or nil: nothing has changed.
-local function report_quickly(key, args)
+local function report_quickly(key, args, runs)
   if not call then look_up() end
-  local field, runs, number = client_fields[args[1]], known_batches[args[5]], whole(args[2])
-  if not field or not runs or not number then return nil end
+  local field, number = client_fields[args[1]], whole(args[2])
+  if not field or not number then return nil end
   local stored = call('HMGET', key, 'standing', 'counts', field)
   local standing_part, counts, entry = stored[1], stored[2], stored[3]
   if not entry or not counts or not standing_part or #entry ~= REPORTER_SIZE then return nil end
