@@ -22,6 +22,7 @@ from circuitbreaker_contract import protocol
 from circuitbreaker_contract.errors import CircuitBreakerError
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.protocol import Version
+from circuitbreaker_contract.state import Projection
 
 PASSED: Final = 0
 FAILED: Final = 1
@@ -130,7 +131,7 @@ def _examined(store: RedisStore) -> Version:
     try:
         for call in (
             protocol.version(),
-            protocol.configure(KEY, owner="o", uid="u", generation=1, policy=policy, project=False),
+            protocol.configure(KEY, owner="o", uid="u", generation=1, policy=policy, project=Projection.NOTHING),
         ):
             call.read(store.execute(*call.command()))
         seen = protocol.observe(KEY).read(store.execute(*protocol.observe(KEY).command())).now_ms

@@ -204,7 +204,8 @@ def _differences(step: Step, expected: Mapping[str, Any] | None, seen: Seen) -> 
         for name in sorted(set(expected) | set(seen.state), key=[*BLANK].index):
             if expected.get(name) != seen.state.get(name):
                 yield Difference(name, expected.get(name), seen.state.get(name))
-    wanted = {str(BREAKER): expected["state"]} if expected is not None else {}
+    shows = step.get("shown", expected["state"] if expected is not None else None)
+    wanted = {} if shows is None else {str(BREAKER): shows}
     if dict(seen.shown) != wanted:
         yield Difference("shared hash", wanted, dict(seen.shown))
 

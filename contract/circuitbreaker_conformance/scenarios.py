@@ -11,7 +11,7 @@ from circuitbreaker_contract.errors import CircuitBreakerError
 FORMAT = 1
 ACTIONS = ("configure", "acquire", "report", "settle", "observe", "tick", "reset", "delete")
 STEP_FIELDS = frozenset(
-    {*ACTIONS, "at", "wait", "client", "seq", "from", "times", "key", "reply", "error", "messages", "then"}
+    {*ACTIONS, "at", "wait", "client", "seq", "from", "times", "key", "reply", "error", "messages", "shown", "then"}
 )
 _SCENARIO_FIELDS = frozenset({"name", "policy", "defined", "steps"})
 

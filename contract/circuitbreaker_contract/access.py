@@ -47,7 +47,8 @@ _READING = frozenset({"cb_version", "cb_observe"})  # called with FCALL_RO
 _CONNECTION = ("ping", "client|setname", "subscribe", "unsubscribe")
 _SENT = {
     User.OPERATOR: (
-        *_CONNECTION, "publish", "info", "function|load", "function|list", "scan", "exists", "hscan", "hset", "hdel",
+        *_CONNECTION, "cluster|slots", "asking", "publish", "info", "function|load", "function|list", "scan", "exists",
+        "hscan", "hset", "hdel",
     ),
     User.APP: _CONNECTION,
     User.VIEWER: (*_CONNECTION, "hget", "hmget", "hgetall", "hscan"),
@@ -90,10 +91,10 @@ def rule(
     if namespace != NAMESPACE_PLACEHOLDER and not NAME_FORM.fullmatch(namespace):
         raise ValueError(f"namespace {namespace!r}: must be a name as Kubernetes has them, at most 63 characters")
     keys = Keys(prefix)
-    states, updates = keys.states, keys.updates
+    states, updates, own = keys.states, keys.updates, keys.updates_of(namespace)
     inner = {command for function in _FUNCTIONS[user] for command in _commands_of_ours()[function]}
     if user is User.APP and not shared:
-        inner -= {"publish"}  # only in the selector, for that channel
+        inner -= {"publish"}  # only in the selector, for these channels
     allowed = [f"fcall{'_ro' if each in _READING else ''}|{each}" for each in _FUNCTIONS[user]]
     allowed += sorted(inner.union(_SENT[user]))
     words = ["user", name or _NAMES[user].format(namespace=namespace), "reset", "on"]
@@ -102,14 +103,14 @@ def rule(
         case User.OPERATOR:
             words += [f"~{prefix}{{*", f"~{states}", f"&{updates}", f"&{updates}:*"]
         case User.APP if shared:
-            words += [f"~{prefix}{{{namespace}/*", f"~{states}", f"&{updates}"]
+            words += [f"~{prefix}{{{namespace}/*", f"~{states}", f"&{updates}", f"&{own}"]
         case User.APP:
-            words += [f"~{prefix}{{{namespace}/*", f"&{updates}:{namespace}"]
+            words += [f"~{prefix}{{{namespace}/*", f"&{own}"]
         case User.VIEWER:
             words += [f"%R~{prefix}{{*", f"%R~{states}", f"&{updates}", f"&{updates}:*"]
     words += [f"+{each}" for each in allowed]
     if user is User.APP and not shared:
-        words.append(f"(+publish &{updates})")  # may say that something changed, may not hear what others say
+        words.append(f"(+publish &{updates} &{own})")  # may say that something changed, may not hear what others say
     return " ".join(words)
 
 

@@ -9,6 +9,7 @@ from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.state import (
     Order,
     ProbeTotals,
+    Projection,
     Reason,
     Resume,
     Shadow,
@@ -63,7 +64,7 @@ class Definition:
     uid: str
     generation: int
     policy: Policy
-    projects: bool = True
+    projection: Projection = Projection.SHARED
     resume: Resume | None = None
 
 
@@ -75,7 +76,7 @@ class Breaker:
     uid: str
     resource_generation: int
     policy: Policy
-    projects: bool
+    projection: Projection
     incarnation: int
     since_ms: int
     counted_at_ms: int

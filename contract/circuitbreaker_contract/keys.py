@@ -59,6 +59,10 @@ class Keys:
         """The shared channel: one JSON message for each change. Advisory."""
         return self._shared("circuit_breaker_updates")
 
+    def updates_of(self, namespace: str) -> str:
+        """The channel of one namespace's changes, for applications that may not hear the shared one. Advisory."""
+        return f"{self.updates}:{namespace}"
+
     def breaker(self, key: BreakerKey) -> str:
         """The breaker's hash, and the name from which its other keys derive."""
         return f"{self.prefix}{{{key}}}"

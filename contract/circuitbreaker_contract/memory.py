@@ -16,7 +16,7 @@ from circuitbreaker_contract.errors import InvalidArgumentError, InvalidPolicyEr
 from circuitbreaker_contract.keys import DEFAULT_PREFIX, Keys
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.protocol import MAX_HISTORY
-from circuitbreaker_contract.state import Outcome, Resume, Standing, State, Totals, Transition
+from circuitbreaker_contract.state import Outcome, Projection, Resume, Standing, State, Totals, Transition
 
 Reply = list[Any]
 
@@ -66,12 +66,20 @@ class Memory:
 
     def _save(self, key: str, breaker: Breaker) -> None:
         self.breakers[key] = replace(breaker, notes=())
-        if not breaker.projects or not breaker.notes:
+        if breaker.projection is Projection.NOTHING or not breaker.notes:
             return
         names, service = _shared(key)
-        self.states.setdefault(names.states, {})[service] = breaker.state.value
+        if breaker.projection is Projection.SHARED:
+            self.states.setdefault(names.states, {})[service] = breaker.state.value
         for note in breaker.notes:
-            self.published.append((names.updates, _message(service, note, breaker.revision)))
+            self._publish(key, breaker, note)
+
+    def _publish(self, key: str, breaker: Breaker, note: Note) -> None:
+        names, service = _shared(key)
+        text = _message(service, note, breaker.revision)
+        self.published.append((names.updates, text))
+        if breaker.projection is Projection.MESSAGES:
+            self.published.append((names.updates_of(service.partition("/")[0]), text))
 
     def _configure(self, key: str, args: list[str]) -> Reply:
         owner, uid = check_id("owner", args[0]), check_id("uid", args[1])
@@ -80,11 +88,11 @@ class Memory:
             policy = Policy.from_json(args[3])
         except InvalidPolicyError as error:
             raise InvalidArgumentError(f"policy: {error}") from None
-        if args[4] not in ("0", "1"):
-            raise InvalidArgumentError("project: must be 0 or 1")
+        if args[4] not in ("0", "1", "2"):
+            raise InvalidArgumentError("project: must be 0, 1 or 2")
         resume = _resume(args[5]) if len(args) == 6 else None
         now_ms = self.now_ms()
-        wanted = Definition(owner, uid, generation, policy, projects=args[4] == "1", resume=resume)
+        wanted = Definition(owner, uid, generation, policy, projection=Projection(int(args[4])), resume=resume)
         breaker, result = rules.configured(self.breakers.get(key), now_ms, wanted)
         self._save(key, breaker)
         return [*_standing(rules.standing(breaker, now_ms, uid)), result.value]
@@ -124,7 +132,7 @@ class Memory:
         breaker, tick = rules.ticked(self._breaker(key), now_ms := self.now_ms())
         names, service = _shared(key)
         shown = self.states.get(names.states, {}).get(service)
-        if breaker.projects and not breaker.notes and shown != breaker.state:
+        if breaker.projection is Projection.SHARED and not breaker.notes and shown != breaker.state:
             breaker = rules.noted_again(breaker, now_ms)
         self._save(key, breaker)
         due_in_ms = -1 if tick.due_in_ms is None else tick.due_in_ms
@@ -147,11 +155,11 @@ class Memory:
         if breaker.uid != uid:
             return [0]
         del self.breakers[key]
-        if breaker.projects:
+        if breaker.projection is Projection.SHARED:
             names, service = _shared(key)
             self.states.get(names.states, {}).pop(service, None)
-            note = rules.deletion(breaker, self.now_ms())
-            self.published.append((names.updates, _message(service, note, breaker.revision)))
+        if breaker.projection is not Projection.NOTHING:
+            self._publish(key, breaker, rules.deletion(breaker, self.now_ms()))
         return [1]
 
 
@@ -235,7 +243,7 @@ def _observed(breaker: Breaker, now_ms: int, count: int) -> dict[str, Any]:
         "reason": breaker.reason.value,
         "lastReset": breaker.last_reset,
         "resourceGeneration": breaker.resource_generation,
-        "project": int(breaker.projects),
+        "project": int(breaker.projection),
         "projectFailed": 0,
         "incarnation": breaker.incarnation,
         "generation": breaker.generation,

@@ -19,6 +19,7 @@ from circuitbreaker_contract.state import (
     Outcome,
     Permit,
     ProbeTotals,
+    Projection,
     Reason,
     Resume,
     Shadow,
@@ -102,10 +103,10 @@ def configure(
     uid: str,
     generation: int,
     policy: Policy,
-    project: bool = True,
+    project: Projection = Projection.SHARED,
     resume: Resume | None = None,
 ) -> Call[Configuration]:
-    """Puts a policy in force. `project`: the functions also keep the two shared names up to date."""
+    """Puts a policy in force. `project`: what the functions do about the shared names."""
     args: tuple[str | int, ...] = (owner, uid, generation, policy.to_json(), int(project))
     if resume is not None:
         args = (*args, _resume_json(resume))
@@ -265,7 +266,7 @@ def _snapshot(reply: Sequence[Any]) -> Snapshot:
         uid=_text(raw["uid"]),
         resource_generation=int(raw["resourceGeneration"]),
         policy=policy,
-        projects=bool(int(raw["project"])),
+        projection=Projection(int(raw["project"])),
         projection_failed=bool(int(raw["projectFailed"])),
         order=Order(int(raw["incarnation"]), int(raw["generation"]), int(raw["revision"])),
         state=State(_text(raw["state"])),

@@ -74,7 +74,7 @@ def configured(breaker: Breaker | None, now_ms: int, wanted: Definition) -> tupl
     breaker = timely(breaker, now_ms)
     if wanted.generation < breaker.resource_generation:
         return breaker, Configured.STALE
-    breaker = replace(breaker, resource_generation=wanted.generation, projects=wanted.projects)
+    breaker = replace(breaker, resource_generation=wanted.generation, projection=wanted.projection)
     if wanted.policy == breaker.policy:
         return breaker, Configured.UNCHANGED
     return _edited(breaker, now_ms, wanted.policy), Configured.UPDATED
@@ -271,7 +271,7 @@ def _begun(old: Breaker | None, now_ms: int, wanted: Definition) -> tuple[Breake
         uid=wanted.uid,
         resource_generation=wanted.generation,
         policy=policy,
-        projects=wanted.projects,
+        projection=wanted.projection,
         incarnation=max(now_ms, least),
         since_ms=now_ms,
         counted_at_ms=now_ms,

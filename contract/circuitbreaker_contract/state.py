@@ -5,7 +5,7 @@ All values are frozen. Times are integer milliseconds of Redis' clock since the 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 from circuitbreaker_contract.policy import Policy
@@ -17,6 +17,14 @@ class State(StrEnum):
     CLOSED = "Closed"
     OPEN = "Open"
     HALF_OPEN = "HalfOpen"
+
+
+class Projection(IntEnum):
+    """What the functions do about the shared names: `project` of a breaker."""
+
+    NOTHING = 0
+    SHARED = 1  # keep the hash of states, publish on the shared channel
+    MESSAGES = 2  # publish on the shared channel and on the namespace's own; the hash is the operator's work
 
 
 class Outcome(StrEnum):
@@ -218,7 +226,7 @@ class Snapshot:
     uid: str
     resource_generation: int
     policy: Policy
-    projects: bool
+    projection: Projection
     projection_failed: bool
     order: Order
     state: State

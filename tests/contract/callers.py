@@ -10,7 +10,7 @@ from circuitbreaker_contract.errors import ContractError
 from circuitbreaker_contract.keys import BreakerKey, Keys
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.protocol import Call
-from circuitbreaker_contract.state import Configured, Outcome, Permit, Resume, Snapshot, Standing, State
+from circuitbreaker_contract.state import Configured, Outcome, Permit, Projection, Resume, Snapshot, Standing, State
 from circuitbreaker_local.waiting import wait_until
 
 T = TypeVar("T")
@@ -46,7 +46,12 @@ class Caller:
         self.seqs = Counter[str]()
 
     def define(
-        self, policy: Policy = POLICY, *, generation: int = 1, project: bool = True, resume: Resume | None = None
+        self,
+        policy: Policy = POLICY,
+        *,
+        generation: int = 1,
+        project: Projection = Projection.SHARED,
+        resume: Resume | None = None,
     ) -> Configured:
         call = protocol.configure(
             self.key, owner="o", uid="u", generation=generation, policy=policy, project=project, resume=resume

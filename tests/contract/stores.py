@@ -31,7 +31,7 @@ class TwinStore:
         return dict(self.memory.states.get(keys.states, {}))
 
     def messages(self) -> list[dict[str, Any]]:
-        """What was published since the last call."""
-        sent = [json.loads(text) for _, text in self.memory.published]
+        """What was published on the shared channel since the last call."""
+        sent = [json.loads(text) for channel, text in self.memory.published if channel == Keys().updates]
         self.memory.published.clear()
         return sent

@@ -17,7 +17,7 @@ from redis.retry import Retry
 from circuitbreaker_contract import access, library, protocol
 from circuitbreaker_contract.access import User
 from circuitbreaker_contract.keys import Keys
-from circuitbreaker_contract.state import Decision, Outcome, State
+from circuitbreaker_contract.state import Decision, Outcome, Projection, State
 from circuitbreaker_local.redis_server import RedisServer
 from circuitbreaker_local.waiting import wait_until
 from tests.contract.callers import KEYS, POLICY, SHORT, Caller, load, send
@@ -342,6 +342,25 @@ def test_the_shared_hash_is_put_right_by_the_operator(app: Any, admin: Any, oper
     assert admin.hget(KEYS.states, "shop/payments") == "Open"
     assert shop.observe().projection_failed is False
     listener.close()
+
+
+def test_applications_that_are_kept_apart(users: Users, admin: Any, app: Any) -> None:
+    """With project 2 a change is heard on the namespace's own channel and on the shared one, and nothing is refused."""
+    shop = Caller(admin, namespace="shop")
+    shop.define(SHORT, project=Projection.MESSAGES)
+    with users.connected("app-shop") as listening, users.connected("circuitbreaker-viewer") as viewing:
+        own, all_of_them = listening.pubsub(), viewing.pubsub()
+        own.subscribe(KEYS.updates_of("shop"))
+        all_of_them.subscribe(KEYS.updates)
+        assert [each.get_message(timeout=5)["type"] for each in (own, all_of_them)] == ["subscribe"] * 2
+        Caller(app, namespace="shop").open()
+        said = [each.get_message(timeout=5)["data"] for each in (own, all_of_them)]
+        assert said[0] == said[1]
+        assert (json.loads(said[0])["service"], json.loads(said[0])["state"]) == ("shop/payments", "Open")
+        own.close()
+        all_of_them.close()
+    assert shop.observe().projection_failed is False
+    assert refusals(admin) == set()
 
 
 def test_an_application_that_is_trusted_with_the_shared_names(users: Users, admin: Any) -> None:

@@ -136,7 +136,7 @@ def test_an_open_breaker_stays_open(caller: Caller) -> None:
     assert {(entry.forced, entry.note) for entry in now.history} == {(None, "")}
     assert (now.window, now.forced, now.shadow) == (WindowCounts(), None, None)
     assert (now.policy.mode, now.policy.window_ms, now.policy.min_reporters) == (Mode.ENFORCE, 60_000, 1)
-    assert (now.owner, now.uid, now.resource_generation, now.projects) == ("o", "u", 1, True)
+    assert (now.owner, now.uid, now.resource_generation, now.projection) == ("o", "u", 1, 1)
     assert stored(caller) == old
     assert caller.acquire("l1").decision is Decision.NOT_PERMITTED
     assert caller.observe().open_until_ms == int(old["openUntil"])

@@ -7,6 +7,7 @@ from circuitbreaker_contract.policy import Mode, Override, Policy
 from circuitbreaker_contract.state import (
     Order,
     ProbeTotals,
+    Projection,
     Reason,
     Shadow,
     Snapshot,
@@ -81,7 +82,7 @@ def a_snapshot(**changed: Any) -> Snapshot:
         uid=UID,
         resource_generation=1,
         policy=POLICY,
-        projects=True,
+        projection=Projection.SHARED,
         projection_failed=False,
         order=Order(INCARNATION, 1, 1),
         state=State.CLOSED,

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.breakers import OWNER, POLICY, UID, a_resource, a_snapshot
 
 from circuitbreaker_contract.policy import LATEST_MS, Mode, Override, Policy
-from circuitbreaker_contract.state import Resume, State
+from circuitbreaker_contract.state import Projection, Resume, State
 from circuitbreaker_operator.plan import Plan, Rejected, plan, reset_token
 from circuitbreaker_operator.settings import Settings
 
@@ -74,7 +74,7 @@ DECISIONS = {
     ),
     "functions that do not keep the shared names are told to": (
         {},
-        {"projects": False},
+        {"projection": Projection.NOTHING},
         Plan(policy=POLICY, configure=True),
     ),
     "a reset is done once for its value": ({"reset": "one"}, {}, Plan(policy=POLICY, reset="one")),

@@ -120,7 +120,7 @@ local function configure(keys, args)
   if not generation then return refuse('generation: must be a whole number') end
   local rules, policy_error = parse_policy(args[4])
   if not rules then return refuse('policy: ' .. policy_error) end
-  if args[5] ~= '0' and args[5] ~= '1' then return refuse('project: must be 0 or 1') end
+  if args[5] ~= '0' and args[5] ~= '1' and args[5] ~= '2' then return refuse('project: must be 0, 1 or 2') end
   local project_flag, resume, resume_error = tonumber(args[5]), nil, nil
   if args[6] then
     resume, resume_error = parse_resume(args[6])

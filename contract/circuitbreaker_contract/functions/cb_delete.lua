@@ -18,11 +18,12 @@ local function delete(keys, args)
   local b = read(key)
   local now = clock_ms()
   redis.call('DEL', key, key .. ':window', key .. ':probes', key .. ':reporters', key .. ':history')
-  if b and b.project == 1 then
-    local states, updates, service = shared_names(key)
+  if b and b.project == SHARED then
+    local states, _, service = shared_names(key)
     redis.pcall('HDEL', states, service)
-    redis.pcall('PUBLISH', updates, message(b, service, {previous = b.state, state = '', reason = 'Deleted',
-      generation = b.generation, at = now, retry = 0}))
+  end
+  if b and b.project ~= 0 then
+    publish(b, {previous = b.state, state = '', reason = 'Deleted', generation = b.generation, at = now, retry = 0})
   end
   return {1}
 end

@@ -12,7 +12,8 @@ local function tick(keys, args)
   if not b then return unknown(keys[1]) end
   local now = clock_ms()
   settle_time(b, now)
-  if b.project == 1 and #b.notes == 0 then
+  if b.project == MESSAGES and #b.notes == 0 and warm(b).projectFailed == 1 then note(b, now, b.state, warm(b).reason) end
+  if b.project == SHARED and #b.notes == 0 then
     local states, _, service = shared_names(b.key)
     local shown = redis.pcall('HGET', states, service)
     -- A name that cannot even be read cannot be repaired from here either.

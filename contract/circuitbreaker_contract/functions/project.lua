@@ -30,14 +30,34 @@ end
 
 local function failed(reply) return type(reply) == 'table' and reply.err ~= nil end
 
+-- What a breaker's `project` asks for: 0 nothing, 1 the hash and the channel, 2 messages only, on the shared channel and on
+-- the namespace's own. With 2 the hash is left to the operator: in a Cluster it is in another slot, and applications that
+-- are kept apart may neither write it nor hear the shared channel. PUBLISH has no slot and reaches every node.
+local SHARED, MESSAGES = 1, 2
+
+-- Whether something went wrong.
+local function publish(b, note)
+  local _, updates, service = shared_names(b.key)
+  local text = message(b, service, note)
+  local wrong = failed(redis.pcall('PUBLISH', updates, text))
+  if b.project == MESSAGES then
+    local own = updates .. ':' .. string.match(service, '^[^/]+')
+    if failed(redis.pcall('PUBLISH', own, text)) then wrong = true end
+  end
+  return wrong
+end
+
 -- Tells the shared names what changed. They may refuse (another type at that name, no permission, no memory) without
 -- hurting the breaker: its own keys are written already. `projectFailed` then asks the next tick to repair it.
 local function project(b)
-  if b.project ~= 1 or #b.notes == 0 then return end
-  local states, updates, service = shared_names(b.key)
-  local wrong = failed(redis.pcall('HSET', states, service, b.state))
+  if b.project == 0 or #b.notes == 0 then return end
+  local wrong = false
+  if b.project == SHARED then
+    local states, _, service = shared_names(b.key)
+    wrong = failed(redis.pcall('HSET', states, service, b.state))
+  end
   for _, note in ipairs(b.notes) do
-    if failed(redis.pcall('PUBLISH', updates, message(b, service, note))) then wrong = true end
+    if publish(b, note) then wrong = true end
   end
   local flag = wrong and 1 or 0
   if warm(b).projectFailed ~= flag then
