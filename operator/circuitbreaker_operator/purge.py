@@ -10,7 +10,6 @@ from circuitbreaker_contract.errors import UnknownBreakerError
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import Snapshot
 from circuitbreaker_operator.cluster import Cluster, load_configuration
-from circuitbreaker_operator.connections import open_servers
 from circuitbreaker_operator.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
@@ -18,6 +17,7 @@ from circuitbreaker_operator.errors import (
     StoreUnavailableError,
 )
 from circuitbreaker_operator.metrics import Metrics
+from circuitbreaker_operator.servers import open_servers
 from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.store import Store
 

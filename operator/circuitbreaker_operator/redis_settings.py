@@ -140,7 +140,7 @@ def _tls(settings: "Settings", *, tls: bool, readable: bool) -> Iterator[tuple[s
         return
     if settings.redis_verify == "none" and settings.redis_ca_file is not None:
         yield "redis_verify", "none looks at no certificate, so CB_REDIS_CA_FILE means nothing; say ca or full"
-    if (settings.redis_cert_file is None) != (settings.redis_key_file is None):
+    elif (settings.redis_cert_file is None) != (settings.redis_key_file is None):
         given, needed = ("cert", "key") if settings.redis_key_file is None else ("key", "cert")
         yield f"redis_{needed}_file", f"is needed with CB_REDIS_{given.upper()}_FILE"
     elif readable:

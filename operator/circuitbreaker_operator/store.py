@@ -12,19 +12,21 @@ become ours here and go no further.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from contextlib import suppress
+from typing import Any, Final, TypeVar, cast
 
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError
 
 from circuitbreaker_contract import library, protocol
 from circuitbreaker_contract.errors import CircuitBreakerError, ContractError, VersionError
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.protocol import Call, ReplyError, Version
-from circuitbreaker_operator.connections import MISSING_FUNCTION, heed_cancellation, open_servers, translated
+from circuitbreaker_operator.connections import IS_CLUSTER, MISSING_FUNCTION, heed_cancellation, translated
 from circuitbreaker_operator.errors import StoreRefusedError, StoreUnavailableError
 from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.metrics import Metrics, Stopwatch
 from circuitbreaker_operator.redis_settings import Address
+from circuitbreaker_operator.servers import open_servers
 from circuitbreaker_operator.settings import Settings
 
 T = TypeVar("T")
@@ -34,6 +36,7 @@ logger = logging.getLogger(__name__)
 BATCH: Final = 100  # calls in one pipeline: some milliseconds of Redis' time
 _CONNECTIONS: Final = 8
 _SCAN_COUNT: Final = 1_000
+_SECTIONS: Final = ("server", "memory", "replication", "cluster")
 
 
 class Store:
@@ -187,16 +190,12 @@ class Store:
         return ", ".join(sorted(map(str, self.primaries)))
 
     async def _guarded(self, answer: Awaitable[T]) -> T:
+        """The answer; an outage closes `up`."""
         try:
-            got = await answer
-        except (RedisError, OSError) as error:
-            heed_cancellation()
-            ours = translated(error)
-            if isinstance(ours, StoreUnavailableError):
-                self._lost(ours)
-            raise ours from error
-        heed_cancellation()
-        return got
+            return await _ours(answer)
+        except StoreUnavailableError as error:
+            self._lost(error)
+            raise
 
     def _lost(self, error: StoreUnavailableError) -> None:
         if self.up.is_set():
@@ -207,31 +206,42 @@ class Store:
 
     async def _examine(self) -> bool:
         """Finds the primaries, puts the library on each; True when they are others than before. Raises our errors."""
-        primaries = await self._guarded(self._servers.locate())
-        policies: set[str] = set()
-        runs: set[str] = set()
-        for address in sorted(primaries):
-            watch = Stopwatch()
-            await self._put_library_in_place(address)
-            self.latency_seconds = watch.seconds
-            info = await self._info(address)
-            if info.get("role", "master") != "master":
-                unfit = StoreUnavailableError(f"{address} is a replica and takes no writes")
-                self._lost(unfit)
-                raise unfit
-            runs.add(str(info.get("run_id", address)))
-            policies.add(str(info.get("maxmemory_policy", "noeviction")))
-        self._look_at_memory_policy(policies)
-        others = bool(self._runs) and frozenset(runs) != self._runs
-        self._runs, self.primaries = frozenset(runs), primaries
+        try:
+            primaries = await _ours(self._servers.locate())
+            infos = [await self._examine_one(address) for address in sorted(primaries)]
+        except StoreUnavailableError as error:
+            self._lost(error)
+            raise
+        for address in sorted(self._servers.idle):
+            with suppress(CircuitBreakerError):  # nothing depends on it yet, and it is asked again in a moment
+                await self._put_library_in_place(address)
+        self._look_at_memory_policy({str(info.get("maxmemory_policy", "noeviction")) for info in infos})
+        runs = frozenset(str(info.get("run_id", "")) for info in infos)
+        others = bool(self._runs) and runs != self._runs
+        self._runs, self.primaries = runs, primaries
         return others
+
+    async def _examine_one(self, address: Address) -> Mapping[str, Any]:
+        """What a primary says of itself."""
+        watch = Stopwatch()
+        await self._put_library_in_place(address)
+        self.latency_seconds = watch.seconds
+        try:
+            info = await _ours(self._servers.at(address, "INFO", *_SECTIONS))
+        except StoreRefusedError as error:
+            info = {"maxmemory_policy": f"unknown: {error}"}
+        if info.get("cluster_enabled") and not self._settings.redis_cluster:
+            raise StoreRefusedError(IS_CLUSTER)
+        if info.get("role", "master") != "master":
+            raise StoreUnavailableError(f"{address} is a replica and takes no writes")
+        return cast("Mapping[str, Any]", info)
 
     async def _put_library_in_place(self, address: Address) -> None:
         found = await self._version(address)
         if not library.should_load(found):
             return
         try:
-            await self._guarded(self._servers.at(address, "FUNCTION", "LOAD", "REPLACE", library.source()))
+            await _ours(self._servers.at(address, "FUNCTION", "LOAD", "REPLACE", library.source()))
         except StoreRefusedError as error:
             if isinstance(error.__cause__, NoPermissionError):
                 text = "the user of CB_REDIS_URL may not load the function library: grant it +function|load"
@@ -244,29 +254,16 @@ class Store:
     async def _version(self, address: Address) -> Version | None:
         """The library there; None when there is none."""
         call = protocol.version()
-
-        async def ask() -> Any:
-            try:
-                return await self._servers.at(address, *call.command())
-            except ResponseError as error:
-                if MISSING_FUNCTION in str(error):  # not an outage here: what is missing is about to be loaded
-                    return None
-                raise
-
         try:
-            reply = await self._guarded(ask())
+            return call.read(await _ours(self._servers.at(address, *call.command())))
+        except StoreUnavailableError as error:
+            if MISSING_FUNCTION not in str(error.__cause__):
+                raise
+            return None
         except StoreRefusedError as error:
             if "unknown command" in str(error):
                 raise VersionError("this server has no functions; Redis 7.0 or Valkey 7.2 is needed") from error
             raise
-        return None if reply is None else call.read(reply)
-
-    async def _info(self, address: Address) -> Mapping[str, Any]:
-        try:
-            found = await self._guarded(self._servers.at(address, "INFO", "server", "memory", "replication"))
-        except StoreRefusedError as error:
-            return {"maxmemory_policy": f"unknown: {error}"}
-        return found if isinstance(found, Mapping) else {}
 
     def _look_at_memory_policy(self, policies: set[str]) -> None:
         """Says once, and again when it changed, that Redis may throw breakers away."""
@@ -278,6 +275,17 @@ class Store:
         if policy not in {"noeviction", self._policy_seen}:
             logger.warning("%s", text)
         self._policy_seen = policy
+
+
+async def _ours(answer: Awaitable[T]) -> T:
+    """The answer, or our error for redis-py's."""
+    try:
+        got = await answer
+    except (RedisError, OSError) as error:
+        heed_cancellation()
+        raise translated(error) from error
+    heed_cancellation()
+    return got
 
 
 def _text(raw: bytes | str) -> str:

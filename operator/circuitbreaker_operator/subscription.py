@@ -18,9 +18,10 @@ from redis.exceptions import RedisError
 
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import State
-from circuitbreaker_operator.connections import heed_cancellation, open_servers, translated
+from circuitbreaker_operator.connections import heed_cancellation, translated
 from circuitbreaker_operator.metrics import Metrics
 from circuitbreaker_operator.redis_settings import Address
+from circuitbreaker_operator.servers import open_servers
 from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.store import Store
 
