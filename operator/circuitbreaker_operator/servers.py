@@ -66,9 +66,13 @@ class Servers(ABC):
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The replies in order, an error reply as the exception that redis-py makes of it."""
 
-    async def aclose(self) -> None:
+    async def renew(self) -> None:
+        """Connections begin anew; redis-py keeps what it read from the files of certificates as long as one lives."""
         while self._clients:
             await close(self._clients.popitem()[1])
+
+    async def aclose(self) -> None:
+        await self.renew()
 
     @abstractmethod
     async def _find(self) -> frozenset[Address]: ...
@@ -100,9 +104,10 @@ class OfSentinels(Servers):
     def __init__(self, settings: Settings, *, connections: int, retries: int) -> None:
         super().__init__(settings, connections=connections, retries=retries)
         login = Login(settings.redis_sentinel_user or None, None, settings.redis_sentinel_password_file)
-        options = connection_options(settings, login, database=0, connections=1, retries=0)
+        self._sentinel_options = connection_options(settings, login, database=0, connections=1, retries=0)
         self._name = settings.redis_sentinel_master
-        self._sentinels = [new_client(address, options) for address in settings.redis_sentinel]
+        self._addresses = settings.redis_sentinel
+        self._sentinels: list[Redis] = []
         self._primary: Address | None = None
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
@@ -110,12 +115,14 @@ class OfSentinels(Servers):
             raise RedisConnectionError("the sentinels have not been asked yet")
         return await self._piped(self._primary, commands)
 
-    async def aclose(self) -> None:
-        await super().aclose()
-        for each in self._sentinels:
-            await close(each)
+    async def renew(self) -> None:
+        await super().renew()
+        while self._sentinels:
+            await close(self._sentinels.pop())
 
     async def _find(self) -> frozenset[Address]:
+        if not self._sentinels:
+            self._sentinels = [new_client(address, self._sentinel_options) for address in self._addresses]
         asked = (each.execute_command("SENTINEL", "MASTER", self._name) for each in self._sentinels)  # type: ignore[no-untyped-call]
         answers = await asyncio.gather(*asked, return_exceptions=True)
         known = [_named(each) for each in answers if isinstance(each, list)]

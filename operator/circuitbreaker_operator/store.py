@@ -83,7 +83,8 @@ class Store:
         try:
             await self._examine()
         except StoreUnavailableError as error:
-            self._outage.failed(error, remedy="check CB_REDIS_URL and that Redis runs; waiting for it")
+            self._outage.failed(error, remedy=f"{_remedy(str(error))}; waiting for it")
+            await self._servers.renew()
         except (StoreRefusedError, ContractError, ReplyError) as error:
             self._outage.failed(error, remedy="the operator waits until that is put right")
         else:
@@ -275,6 +276,17 @@ class Store:
         if policy not in {"noeviction", self._policy_seen}:
             logger.warning("%s", text)
         self._policy_seen = policy
+
+
+def _remedy(cause: str) -> str:
+    """What a person should look at first when Redis cannot be had."""
+    if "no sentinel" in cause:
+        return "check CB_REDIS_SENTINEL, CB_REDIS_SENTINEL_MASTER and the login there"
+    if "login" in cause or "password" in cause:
+        return "check the user in CB_REDIS_URL and CB_REDIS_PASSWORD_FILE"
+    if "SSL" in cause or "CERTIFICATE" in cause:
+        return "check CB_REDIS_CA_FILE, CB_REDIS_CERT_FILE and CB_REDIS_VERIFY"
+    return "check CB_REDIS_URL and that Redis runs"
 
 
 async def _ours(answer: Awaitable[T]) -> T:

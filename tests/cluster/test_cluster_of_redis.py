@@ -131,6 +131,42 @@ def test_a_primary_is_added_and_a_slot_moves(
                 client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", old_id)
 
 
+def test_a_replica_is_promoted(
+    control_plane: ControlPlane, breaker_crd: str, redis_server_binary: Path, tmp_path: Path
+) -> None:
+    """SIGKILL of a primary: the operator finds the one that took its place, and what it holds goes on."""
+    bus = free_port()
+    arguments = ["--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "2000"]
+    with RedisCluster(redis_server_binary) as own, RedisServer(redis_server_binary, arguments=arguments) as replica:
+        doomed = own.nodes[-1]
+        with direct(doomed) as old, direct(replica) as new:
+            identity = old.execute_command("CLUSTER", "MYID").decode()
+            old.execute_command("CLUSTER MEET", "127.0.0.1", replica.port, bus)
+            wait_until(lambda: identity in str(new.execute_command("CLUSTER", "NODES")), timeout_seconds=10, what="it")
+            new.execute_command("CLUSTER", "REPLICATE", identity)
+        world = World(control_plane, own.nodes[0], tmp_path)
+        client = own.client(decode_responses=True)
+        with world.through(client), world.operator(REDIS_CLUSTER="true", SWEEP_INTERVAL="1h") as operator:
+            operator.wait_ready()
+            name = next(each for each in NAMES if client.get_node_from_key(world.fleet(each).key).port == doomed.port)
+            world.create(name, recoveryTimeout="1h", successThreshold=1)
+            world.until_ready(name)
+            world.fleet(name).open()
+            world.until_state(name, "Open")
+            wait_until(
+                lambda: has_library(replica), timeout_seconds=10, what="the replica to have what its primary has"
+            )
+            doomed.kill()
+            with direct(replica) as new:
+                wait_until(lambda: new.info("replication")["role"] == "master", timeout_seconds=20, what="promotion")
+            world.until(lambda: operator.ready, "the operator to be ready again")
+            world.patch(name, {"spec": {"recoveryTimeout": "100ms"}})
+            world.until_state(name, "HalfOpen")
+        with own.client(decode_responses=True) as found, world.through(found):
+            assert world.fleet(name).observe().state is State.HALF_OPEN
+        world.close()
+
+
 def test_mistakes_are_said_with_the_remedy(world: World, redis_server: RedisServer) -> None:
     """A node of a Cluster taken for the one Redis, and the reverse."""
     with world.operator() as operator:

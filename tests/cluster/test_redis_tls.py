@@ -71,7 +71,7 @@ def test_over_tls(control_plane: ControlPlane, breaker_crd: str, redis_server_bi
         world.close()
 
 
-async def test_who_is_not_trusted(redis_server_binary: Path, tmp_path: Path) -> None:
+async def test_who_is_not_trusted(redis_server_binary: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A server of another authority or another name, an operator without a certificate."""
     authority, other = Authority(tmp_path / "pki"), Authority(tmp_path / "other")
     server, port = tls_server(redis_server_binary, authority, "redis.example")
@@ -85,7 +85,25 @@ async def test_who_is_not_trusted(redis_server_binary: Path, tmp_path: Path) -> 
         assert not await serves(url, redis_ca_file=authority.ca, **shown), "its certificate names another host"
         assert not await serves(url, redis_ca_file=other.ca, redis_verify="ca", **shown), "another authority signed it"
         assert not await serves(url, redis_verify="ca", **shown), "the system's authorities did not sign it"
+        assert "check CB_REDIS_CA_FILE" in caplog.text
         assert not await serves(url, redis_ca_file=authority.ca, redis_verify="ca"), "it asks for a certificate"
+
+
+async def test_renewed_certificates(redis_server_binary: Path, tmp_path: Path) -> None:
+    """Another authority signs all of them anew, in the same files: taken up without a restart."""
+    authority = Authority(tmp_path)
+    server, port = tls_server(redis_server_binary, authority, "127.0.0.1")
+    certificate, key = authority.issue("operator", "operator.example")
+    files = {"redis_ca_file": authority.ca, "redis_cert_file": certificate, "redis_key_file": key}
+    with server:
+        async with opened(f"rediss://127.0.0.1:{port}", **files) as store:
+            assert await store.probe()
+            another = Authority(tmp_path)
+            another.issue("server", "127.0.0.1")
+            server.restart(empty=True)
+            assert not await store.probe(), "the operator still shows what it had"
+            another.issue("operator", "operator.example")
+            assert any([await store.probe() for _ in range(2)]), "what is refused begins anew, with the new files"
 
 
 async def test_a_cluster_over_tls(redis_server_binary: Path, tmp_path: Path) -> None:
