@@ -1,5 +1,7 @@
 """The operator and a Redis Cluster: breakers on every node, the library on every primary, slots that move."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,26 @@ def test_breakers_on_every_node(world: World, cluster: RedisCluster, operator: O
     nodes = {world.redis.get_node_from_key(world.fleet(name).key).port for name in NAMES}
     assert nodes == {node.port for node in cluster.nodes}
     assert world.redis.dbsize(target_nodes="primaries") == 0
+
+
+def test_purge_reaches_every_node(world: World, cluster: RedisCluster) -> None:
+    """Breakers of this owner and what the operator wrote of them into the shared hash; not those of others."""
+    with world.operator(REDIS_CLUSTER="true", OWNER="mine", NAMESPACES=world.namespace) as operator:
+        operator.wait_ready()
+        for name in NAMES:
+            world.create(name)
+        world.until_ready(*NAMES)
+        world.until(lambda: len(world.redis.hgetall(world.keys.states)) == len(NAMES), "the shared hash")
+        policy = world.fleet(NAMES[0]).observe().policy.to_json()
+    world.redis.execute_command("FCALL", "cb_configure", 1, "cb:{other/x}", "theirs", "u", 0, policy, 2)
+    world.redis.hset(world.keys.states, "other/x", "Closed")
+    command = [str(Path(sys.executable).with_name("circuitbreaker-operator")), "purge", "--yes"]
+    environment = {"CB_REDIS_URL": world.server.url, "CB_REDIS_CLUSTER": "true", "CB_OWNER": "mine"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, f"removed {len(NAMES)} breakers" in done.stdout) == (0, True), done
+    assert set(world.redis.scan_iter()) == {world.keys.states, "cb:{other/x}", "cb:{other/x}:history"}
+    assert world.redis.hgetall(world.keys.states) == {"other/x": "Closed"}
+    world.redis.flushall(target_nodes="primaries")
 
 
 def test_the_shared_hash_is_repaired(world: World) -> None:

@@ -202,7 +202,7 @@ class World:
         return self.redis.hget(self.keys.states, f"{namespace or self.namespace}/{name}")
 
     def keys_of(self, name: str, namespace: str | None = None) -> set[str]:
-        return set(self.redis.keys(f"cb:{{{namespace or self.namespace}/{name}}}*"))
+        return set(self.redis.scan_iter(match=f"cb:{{{namespace or self.namespace}/{name}}}*", count=1_000))
 
     @contextmanager
     def through(self, client: Any) -> Iterator[None]:
