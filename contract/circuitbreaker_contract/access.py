@@ -47,7 +47,7 @@ _READING = frozenset({"cb_version", "cb_observe"})  # called with FCALL_RO
 _CONNECTION = ("ping", "client|setname", "subscribe", "unsubscribe")
 _SENT = {
     User.OPERATOR: (
-        *_CONNECTION, "cluster|slots", "asking", "publish", "info", "function|load", "function|list", "scan", "exists",
+        *_CONNECTION, "cluster|shards", "asking", "publish", "info", "function|load", "function|list", "scan", "exists",
         "hscan", "hset", "hdel",
     ),
     User.APP: _CONNECTION,

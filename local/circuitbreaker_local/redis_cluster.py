@@ -1,5 +1,6 @@
 """A Redis Cluster of three primaries on this machine."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -18,10 +19,15 @@ READY_SECONDS = 20.0
 
 
 class RedisCluster:
-    """Started on entering: every slot is served, no replicas. Each node gives its own share of the slots."""
+    """Started on entering: every slot is served, no replicas. Each node gives its own share of the slots.
 
-    def __init__(self, binary: Path) -> None:
+    With `tls`, options like `["--tls-cert-file", ...]`, nodes speak TLS to each other and on `tls_ports`.
+    """
+
+    def __init__(self, binary: Path, *, tls: Sequence[str] = ()) -> None:
         self._binary = binary
+        self._tls = tls
+        self.tls_ports: list[int] = []
         self._stack = ExitStack()
         self.nodes: list[RedisServer] = []
 
@@ -51,13 +57,17 @@ class RedisCluster:
 
     def _start(self) -> None:
         buses = [free_port() for _ in range(PRIMARIES)]
-        self.nodes = [self._stack.enter_context(RedisServer(self._binary, arguments=_options(bus))) for bus in buses]
+        self.tls_ports = [free_port() for _ in range(PRIMARIES if self._tls else 0)]
+        options = [_options(bus) for bus in buses]
+        for each, port in zip(options, self.tls_ports, strict=False):
+            each += ["--tls-port", str(port), "--tls-cluster", "yes", *self._tls]
+        self.nodes = [self._stack.enter_context(RedisServer(self._binary, arguments=each)) for each in options]
         bounds = [SLOTS * number // PRIMARIES for number in range(PRIMARIES + 1)]
         for number, node in enumerate(self.nodes):
             _tell(node, "CLUSTER ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
             _tell(node, "CLUSTER SET-CONFIG-EPOCH", number + 1)
             if number:
-                _tell(node, "CLUSTER MEET", "127.0.0.1", self.nodes[0].port, buses[0])
+                _tell(node, "CLUSTER MEET", "127.0.0.1", (self.tls_ports or [self.nodes[0].port])[0], buses[0])
         wait_until(
             lambda: all(map(_serves_all, self.nodes)),
             timeout_seconds=READY_SECONDS,

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
+from circuitbreaker_contract.errors import CircuitBreakerError
 from circuitbreaker_operator import logs
 from circuitbreaker_operator.cache import Cache, Change
 from circuitbreaker_operator.clock import Clock
@@ -22,8 +23,6 @@ from circuitbreaker_operator.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
     SettingsError,
-    StoreRefusedError,
-    StoreUnavailableError,
 )
 from circuitbreaker_operator.health import report
 from circuitbreaker_operator.metrics import Book, BreakerCollector, Metrics
@@ -32,9 +31,10 @@ from circuitbreaker_operator.reflector import Reflector
 from circuitbreaker_operator.refresh import Refresh
 from circuitbreaker_operator.resource import Resource
 from circuitbreaker_operator.settings import Settings
+from circuitbreaker_operator.shared_states import SharedStates
 from circuitbreaker_operator.status import UNAVAILABLE_AFTER_SECONDS
 from circuitbreaker_operator.store import Store
-from circuitbreaker_operator.subscription import Subscription
+from circuitbreaker_operator.subscription import Hint, Subscription
 from circuitbreaker_operator.sweep import Sweep
 from circuitbreaker_operator.web import Web
 from circuitbreaker_operator.workqueue import WorkQueue
@@ -152,6 +152,9 @@ class Operator:
                 case Change.NOTHING:
                     pass
 
+        refresh = Refresh(cache, store, clock, self.book, interval_ms=settings.status_refresh_ms)
+        states = SharedStates(settings, store, self.book)
+
         def begun() -> None:
             sweep.allowed.set()
             sweep.ask()
@@ -164,14 +167,23 @@ class Operator:
             store=store,
             cluster=cluster,
             metrics=metrics,
+            states=states,
             reconcile=queue.add,
             behind=edge.suspect,
         )
-        subscription = self._subscription = Subscription(settings, store, metrics, heard=reflector.heard, gap=sweep.ask)
-        store.returned.append(sweep.ask)
-        refresh = Refresh(cache, store, clock, interval_ms=settings.status_refresh_ms)
+
+        def heard(hint: Hint) -> bool:
+            states.look(hint.key)
+            return reflector.heard(hint)
+
+        def compare() -> None:
+            refresh.ask()
+            sweep.ask()
+
+        subscription = self._subscription = Subscription(settings, store, metrics, heard=heard, gap=compare)
+        store.returned.append(compare)
         async with asyncio.TaskGroup() as group:
-            for part in (store, queue, clock, reflector, refresh, subscription, sweep, edge):
+            for part in (store, queue, clock, reflector, refresh, states, subscription, sweep, edge):
                 group.create_task(part.run(), name=type(part).__name__)
             group.create_task(self._turn(), name="turn")
             group.create_task(_watch_outage(store, reflector), name="outage")
@@ -240,8 +252,8 @@ async def _watch_outage(store: Store, reflector: Reflector) -> None:
             if store.outage_seconds >= UNAVAILABLE_AFTER_SECONDS:
                 await reflector.show_outage()
             continue
-        with suppress(StoreUnavailableError, StoreRefusedError):
-            await store.ping()  # an idle operator would not notice that Redis went away
+        with suppress(CircuitBreakerError):
+            await store.look()
 
 
 def _component(up: bool, latency_seconds: float | None = None) -> dict[str, Any]:

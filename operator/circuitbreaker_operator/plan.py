@@ -13,7 +13,7 @@ from typing import Any, Final
 from circuitbreaker_contract.durations import format_duration
 from circuitbreaker_contract.errors import InvalidPolicyError
 from circuitbreaker_contract.policy import LATEST_MS, Mode, Override, Policy
-from circuitbreaker_contract.state import Projection, Resume, Snapshot, State
+from circuitbreaker_contract.state import Resume, Snapshot, State
 from circuitbreaker_operator import times
 from circuitbreaker_operator.models import CircuitBreakerSpec, InvalidSpecError, parse_spec
 from circuitbreaker_operator.resource import Resource
@@ -75,11 +75,8 @@ def plan(resource: Resource, snapshot: Snapshot | None, *, owner: str, settings:
         return Plan(policy=policy, configure=True, resume=resume, reset=again, remarks=remarks)
     if mine.resource_generation > resource.generation:
         return Plan(policy=policy, stale=True, reset=due_reset)
-    same = (
-        mine.policy == policy
-        and mine.resource_generation == resource.generation
-        and mine.projection is Projection.SHARED
-    )
+    same = mine.policy == policy and mine.resource_generation == resource.generation
+    same = same and mine.projection is settings.projection
     resume = _resume_when_behind(resource, mine)
     return Plan(policy=policy, configure=not same or resume is not None, resume=resume, reset=due_reset)
 

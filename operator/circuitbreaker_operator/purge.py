@@ -17,8 +17,9 @@ from circuitbreaker_operator.errors import (
     StoreUnavailableError,
 )
 from circuitbreaker_operator.metrics import Metrics
+from circuitbreaker_operator.servers import open_servers
 from circuitbreaker_operator.settings import Settings
-from circuitbreaker_operator.store import Store, connect
+from circuitbreaker_operator.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,16 @@ async def open_store(settings: Settings) -> tuple[Store, asyncio.Task[None]]:
 
 async def listeners(settings: Settings) -> int:
     """How many hear the shared channel, as an operator does; 0 when Redis does not say."""
-    redis = connect(settings, connections=1)
+    servers = open_servers(settings, connections=1)
     try:
-        ((_, count),) = await redis.pubsub_numsub(settings.keys.updates)
-        return int(count)
+        found = [
+            await servers.at(address, "PUBSUB", "NUMSUB", settings.keys.updates) for address in await servers.locate()
+        ]
+        return sum(int(count) for _, count in found)
     except (RedisError, OSError, TimeoutError, ValueError):
         return 0
     finally:
-        await redis.aclose()
+        await servers.aclose()
 
 
 async def find(store: Store, settings: Settings, owner: str) -> Found:

@@ -93,6 +93,7 @@ class Reconciler:
                     uid=resource.uid,
                     generation=resource.generation,
                     policy=decided.policy,
+                    project=self._settings.projection,
                     resume=decided.resume,
                 )
             )

@@ -1,7 +1,8 @@
 """Asks every breaker, once in a refresh interval, whether it moved: counters for status and metrics, and lost hints.
 
 Only ticks, in pipelines. Each breaker has a moment of its own within the interval, so the load is even and a start does
-not make ten thousand breakers ask at once for ever after.
+not make ten thousand breakers ask at once for ever after. `ask` is for when messages may have been lost, or another
+Redis serves, which may know less: then all that were seen before are asked at once.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_operator.cache import Cache
 from circuitbreaker_operator.clock import Clock
 from circuitbreaker_operator.errors import StoreUnavailableError
+from circuitbreaker_operator.metrics import Book
 from circuitbreaker_operator.store import Store
 
 logger = logging.getLogger(__name__)
@@ -29,15 +31,41 @@ def slice_of(key: BreakerKey, slices: int) -> int:
 class Refresh:
     """Ticks each breaker of the cache once in an interval. What comes of it is told to the clock's listeners."""
 
-    def __init__(self, cache: Cache, store: Store, clock: Clock, *, interval_ms: int) -> None:
+    def __init__(self, cache: Cache, store: Store, clock: Clock, book: Book, *, interval_ms: int) -> None:
         self._cache = cache
+        self._book = book
+        self._asked = asyncio.Event()
         self._store = store
         self._clock = clock
         seconds = min(interval_ms or LONGEST_MS, LONGEST_MS) / 1000
         self._slices = max(1, round(seconds / _STEP_SECONDS))
         self._step_seconds = seconds / self._slices
 
+    def ask(self) -> None:
+        """Look at every breaker now."""
+        self._asked.set()
+
     async def run(self) -> None:
+        """Works until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._go_round(), name="refresh, evenly")
+            group.create_task(self._when_asked(), name="refresh, at once")
+
+    async def _when_asked(self) -> None:
+        while True:
+            await self._asked.wait()
+            await self._store.up.wait()
+            self._asked.clear()
+            # One that is not in the book yet is going to be looked at by the reconciler.
+            await self._tick([each.key for each in self._cache if self._book.get(each.key) is not None])
+
+    async def _tick(self, keys: list[BreakerKey]) -> None:
+        try:
+            await self._clock.tick(keys)
+        except StoreUnavailableError as error:
+            logger.debug("refresh skipped: %s", error)
+
+    async def _go_round(self) -> None:
         loop = asyncio.get_running_loop()
         at = loop.time()
         while True:
@@ -49,7 +77,4 @@ class Refresh:
                 at = max(at + self._step_seconds, loop.time())
                 await asyncio.sleep(at - loop.time())
                 await self._store.up.wait()
-                try:
-                    await self._clock.tick(due)
-                except StoreUnavailableError as error:
-                    logger.debug("refresh skipped: %s", error)
+                await self._tick(due)

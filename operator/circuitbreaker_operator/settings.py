@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -19,14 +18,15 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from circuitbreaker_contract.durations import format_duration, parse_setting_ms
 from circuitbreaker_contract.keys import DEFAULT_PREFIX, NAME_FORM, Keys
 from circuitbreaker_contract.policy import BOUNDS
+from circuitbreaker_contract.state import Projection
 from circuitbreaker_operator.errors import SettingsError
+from circuitbreaker_operator.redis_settings import Address, addresses, checked_url, contradictions, endpoint
 
 PREFIX = "CB_"
 # Read by other parts of the product; not ours, and no mistake.
 KNOWN_ELSEWHERE = frozenset({"CB_CACHE_DIR", "CB_REDIS_SERVER", "CB_NAMESPACE", "CB_STATE_SYNC", "CB_DEFINE_MISSING"})
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
-_DATABASE_FORM = re.compile(r"/?|/[0-9]{1,9}")
 _OWNER_FORM = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
@@ -75,25 +75,6 @@ def _whole(field: str, *, low: int | None = None) -> Any:
     return Field(ge=bounds.low if low is None else low, le=bounds.high)
 
 
-def _redis_url(value: SecretStr) -> SecretStr:
-    form = "must look like redis://host:6379/0, or rediss://host:6379/0 for TLS"
-    try:
-        parts = urlsplit(value.get_secret_value())
-    except ValueError:
-        raise ValueError(form) from None
-    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
-        raise ValueError(form)
-    try:
-        port = parts.port
-    except ValueError:  # its text has what stands there, which may be a piece of a password
-        port = 0
-    if port == 0:
-        raise ValueError(f"{form}; its port must be a number from 1 to 65535")
-    if not _DATABASE_FORM.fullmatch(parts.path):
-        raise ValueError(f"{form}; what follows the host must be the number of a database, or nothing")
-    return value
-
-
 def _prefix(value: str) -> str:
     Keys(value)
     return value
@@ -126,13 +107,48 @@ class Settings(BaseSettings):
         env_ignore_empty=True,  # an empty variable in a manifest means "not set"
     )
 
-    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
+    redis_url: Annotated[SecretStr, AfterValidator(checked_url)] = Field(
         default=SecretStr("redis://localhost:6379/0"),
-        description="Where Redis (7.0 or later) or Valkey (7.2 or later) is; rediss:// speaks TLS.",
+        description="Where Redis (7.0 or later) or Valkey (7.2 or later) is: redis://user:password@host:port/database, "
+        "of which only the host is needed; rediss:// speaks TLS. With CB_REDIS_SENTINEL it has no host: "
+        "redis://user:password@/database.",
+    )
+    redis_cluster: Boolean = Field(
+        default=False, description="Whether CB_REDIS_URL is a node of a Redis Cluster; it tells of the others."
+    )
+    redis_sentinel: Annotated[tuple[Address, ...], NoDecode, BeforeValidator(addresses)] = Field(
+        default=(),
+        description="The sentinels that know where the primary is: host:port with commas between them.",
+    )
+    redis_sentinel_master: str = Field(
+        default="", description="The name that the sentinels have for the primary and its replicas."
+    )
+    redis_sentinel_user: str = Field(
+        default="", description="The user at the sentinels; the default one when left out."
+    )
+    redis_sentinel_password_file: Path | None = Field(
+        default=None, description="A file with the password of the sentinels, read at each connection."
     )
     redis_password_file: Path | None = Field(
         default=None,
-        description="A file with the password of Redis, read at each connection; better than a password in the URL.",
+        description="A file with the password of Redis, read at each connection, so that it may be changed at any "
+        "time; better than a password in the URL.",
+    )
+    redis_ca_file: Path | None = Field(
+        default=None,
+        description="With rediss://: certificates (PEM) of the authorities that sign the servers' certificates; "
+        "the system's when left out.",
+    )
+    redis_cert_file: Path | None = Field(
+        default=None, description="With rediss://: the certificate (PEM) that the operator shows to the servers."
+    )
+    redis_key_file: Path | None = Field(
+        default=None, description="The private key (PEM, not encrypted) of CB_REDIS_CERT_FILE."
+    )
+    redis_verify: Literal["full", "ca", "none"] = Field(
+        default="full",
+        description="With rediss://: what a server's certificate has to prove. full: an authority and the host's name; "
+        "ca: an authority only; none: nothing, which anybody on the way can abuse.",
     )
     redis_timeout_ms: Annotated[Duration, _from_to(10, 60_000)] = Field(
         default=2_000, description="How long one answer of Redis may take."
@@ -140,6 +156,11 @@ class Settings(BaseSettings):
     key_prefix: Annotated[str, AfterValidator(_prefix)] = Field(
         default=DEFAULT_PREFIX,
         description="What the names of all keys begin with. Another prefix keeps two installations in one Redis apart.",
+    )
+    isolated_namespaces: Boolean = Field(
+        default=False,
+        description="Whether applications of one namespace are kept from hearing of others: changes are also published "
+        "on circuit_breaker_updates:<namespace>, and only the operator writes circuit_breaker_states.",
     )
     owner: Annotated[str, AfterValidator(_owner)] = Field(
         default="",
@@ -196,11 +217,17 @@ class Settings(BaseSettings):
 
     @property
     def redis_address(self) -> str:
-        """The URL for people: without user, password and options."""
-        parts = urlsplit(self.redis_url.get_secret_value())
-        host = parts.hostname or ""
-        place = f"[{host}]" if ":" in host else host
-        return urlunsplit((parts.scheme, f"{place}:{parts.port}" if parts.port else place, parts.path, "", ""))
+        """Where Redis is, for people: without user and password."""
+        where = endpoint(self)
+        if self.redis_sentinel:
+            return f"{self.redis_sentinel_master} of the sentinels {', '.join(map(str, self.redis_sentinel))}"
+        database = f"/{where.database}" if where.database else ""
+        return f"{'rediss' if where.tls else 'redis'}://{where.address}{database}"
+
+    @property
+    def projection(self) -> Projection:
+        """What the functions do about the shared names; what they leave is the operator's work."""
+        return Projection.MESSAGES if self.redis_cluster or self.isolated_namespaces else Projection.SHARED
 
     @classmethod
     def load(cls, **given: Any) -> Self:
@@ -209,8 +236,8 @@ class Settings(BaseSettings):
             settings = cls(**given)
         except ValidationError as error:
             raise SettingsError("\n".join(_complaints(error))) from None
-        if settings.redis_password_file is not None and not settings.redis_password_file.is_file():
-            raise SettingsError(f"{_variable('redis_password_file')}: no file at {settings.redis_password_file}")
+        if wrong := list(contradictions(settings)):
+            raise SettingsError("\n".join(f"{_variable(field)}: {text}" for field, text in wrong))
         return settings
 
 

@@ -4,41 +4,29 @@ Every call may be sent twice: `cb_configure` and `cb_delete` compare before they
 `cb_reset` carries a token, the rest reads. So redis-py may repeat what got no answer.
 
 While Redis cannot serve, `up` is closed, calls fail at once, and one probe asks with growing pauses until it answers;
-the library is put in place before `up` opens again. Errors of redis-py become ours here and go no further.
+the library is put in place on every primary before `up` opens again. `look` asks the same questions while all is well:
+a primary that was added or promoted, or another Redis behind the same name, shows by its run id. Errors of redis-py
+become ours here and go no further.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final, TypeVar, cast
-from urllib.parse import unquote, urlsplit, urlunsplit
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.credentials import CredentialProvider
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoPermissionError, RedisError
 
 from circuitbreaker_contract import library, protocol
 from circuitbreaker_contract.errors import CircuitBreakerError, ContractError, VersionError
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.protocol import Call, ReplyError, Version
+from circuitbreaker_operator.connections import IS_CLUSTER, MISSING_FUNCTION, heed_cancellation, translated
 from circuitbreaker_operator.errors import StoreRefusedError, StoreUnavailableError
 from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.metrics import Metrics, Stopwatch
+from circuitbreaker_operator.redis_settings import Address
+from circuitbreaker_operator.servers import open_servers
 from circuitbreaker_operator.settings import Settings
 
 T = TypeVar("T")
@@ -48,61 +36,7 @@ logger = logging.getLogger(__name__)
 BATCH: Final = 100  # calls in one pipeline: some milliseconds of Redis' time
 _CONNECTIONS: Final = 8
 _SCAN_COUNT: Final = 1_000
-_MISSING_FUNCTION = "Function not found"
-_TRANSIENT = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, MasterDownError, ClusterDownError, OSError)
-# Error replies that pass by themselves: a script that runs too long, a replica that is being promoted.
-_TRANSIENT_WORDS = ("BUSY ", "LOADING", "TRYAGAIN", "NOREPLICAS", "MISCONF")
-
-
-class PasswordFile(CredentialProvider):
-    """The password from a file, read anew for each connection so that it may be changed while we run."""
-
-    def __init__(self, path: Path, user: str | None) -> None:
-        self._path = path
-        self._user = user
-
-    def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        password = self._path.read_text(encoding="utf-8").strip()
-        return (self._user, password) if self._user else (password,)
-
-
-def connect(settings: Settings, *, connections: int, retries: int = 2) -> Redis:
-    """A client with its own pool, every timeout set. Nothing is sent yet."""
-    url = settings.redis_url.get_secret_value()
-    seconds = settings.redis_timeout_ms / 1000
-    options: dict[str, Any] = {
-        "socket_timeout": seconds,
-        "socket_connect_timeout": seconds,
-        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries),
-        "health_check_interval": 0,
-        "protocol": 2,  # one shape of replies from every server; and in it a PONG to a subscriber is a message
-        "client_name": "circuitbreaker-operator",
-        "max_connections": connections,
-        "timeout": seconds,
-    }
-    if settings.redis_password_file is not None:
-        parts = urlsplit(url)
-        user = unquote(parts.username) if parts.username else None
-        options["credential_provider"] = PasswordFile(settings.redis_password_file, user)
-        url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
-    pool = BlockingConnectionPool.from_url(url, **options)
-    return Redis.from_pool(pool)  # closed together with the client
-
-
-def translated(error: BaseException) -> CircuitBreakerError:
-    """Our error for one of redis-py."""
-    text = str(error) or type(error).__name__
-    if isinstance(error, AuthenticationError | AuthorizationError):
-        return StoreUnavailableError(f"Redis refuses the login: {text}")
-    if isinstance(error, _TRANSIENT) or text.startswith(_TRANSIENT_WORDS):
-        return StoreUnavailableError(text)
-    if isinstance(error, ResponseError):
-        found = ContractError.from_reply(text)
-        if found is not None:
-            return found
-        if _MISSING_FUNCTION in text:
-            return StoreUnavailableError("the function library is gone")
-    return StoreRefusedError(text)
+_SECTIONS: Final = ("server", "memory", "replication", "cluster")
 
 
 class Store:
@@ -112,14 +46,16 @@ class Store:
         self._settings = settings
         self._keys = settings.keys
         self._metrics = metrics
-        self._redis = connect(settings, connections=_CONNECTIONS)
+        self._servers = open_servers(settings, connections=_CONNECTIONS)
         self._down = asyncio.Event()
         self._down.set()
         self._outage = Outage(logger, f"Redis at {settings.redis_address}")
         self._policy_seen = ""
+        self._runs: frozenset[str] = frozenset()  # the run ids of the primaries
+        self.primaries: frozenset[Address] = frozenset()
         self.up = asyncio.Event()
         self.latency_seconds: float | None = None
-        self.returned: list[Callable[[], None]] = []  # told each time that Redis can be used again
+        self.returned: list[Callable[[], None]] = []  # told when Redis can be used again, and when it is another one
 
     @property
     def outage_seconds(self) -> float:
@@ -137,26 +73,33 @@ class Store:
             self._down.clear()
             self.up.set()
             self._metrics.redis_up.set(1)
-            for tell in self.returned:
-                tell()
+            self._tell()
 
     async def close(self) -> None:
-        with suppress(RedisError, OSError):
-            await self._redis.aclose()
+        await self._servers.aclose()
 
     async def probe(self) -> bool:
         """Whether Redis answers and holds the library; loads it when that is what is missing."""
         try:
-            await self._put_library_in_place()
-            await self._look_at_memory_policy()
+            await self._examine()
         except StoreUnavailableError as error:
-            self._outage.failed(error, remedy="check CB_REDIS_URL and that Redis runs; waiting for it")
+            self._outage.failed(error, remedy=f"{_remedy(str(error))}; waiting for it")
+            await self._servers.renew()
         except (StoreRefusedError, ContractError, ReplyError) as error:
             self._outage.failed(error, remedy="the operator waits until that is put right")
         else:
             self._outage.recovered()
             return True
         return False
+
+    async def look(self) -> None:
+        """Asks an idle Redis, which would not say that it went away, and tells when another one serves.
+
+        Raises what `probe` makes an answer of; StoreUnavailableError has then closed `up`.
+        """
+        if self.up.is_set() and await self._examine() and self.up.is_set():
+            logger.info("another Redis serves, all breakers are looked at", extra={"primaries": self._places()})
+            self._tell()
 
     async def call(self, call: Call[T]) -> T:
         """The answer to one call; raises its error."""
@@ -172,7 +115,7 @@ class Store:
         if not calls:
             return []
         watch = Stopwatch()
-        replies = await self._pipeline([call.command() for call in calls])
+        replies = await self._guarded(self._servers.pipeline([call.command() for call in calls]))
         self.latency_seconds = watch.seconds
         self._metrics.redis_seconds.labels(calls[0].function).observe(watch.seconds)
         answers: list[T | CircuitBreakerError] = []
@@ -198,34 +141,36 @@ class Store:
             answers.extend(some)
         return answers
 
-    async def ping(self) -> None:
-        """One round trip; raises StoreUnavailableError."""
-        watch = Stopwatch()
-        await self._guarded(self._redis.execute_command("PING"))  # type: ignore[no-untyped-call]
-        self.latency_seconds = watch.seconds
-
     async def breakers(self) -> AsyncIterator[BreakerKey]:
-        """Every breaker that has a hash under our prefix, whoever owns it. A key may come twice."""
-        cursor: int | bytes = 0
-        while True:
-            cursor, found = await self._guarded(
-                self._redis.scan(cursor, match=self._keys.breakers_pattern, count=_SCAN_COUNT)  # type: ignore[arg-type]
-            )
-            for raw in found:
-                if (key := self._keys.parse(_text(raw))) is not None:
-                    yield key
-            if not int(cursor):
-                return
+        """Every breaker that has a hash under our prefix, on any primary, whoever owns it. A key may come twice."""
+        for address in self.primaries:
+            cursor = 0
+            while True:
+                scan = self._servers.at(
+                    address, "SCAN", cursor, "MATCH", self._keys.breakers_pattern, "COUNT", _SCAN_COUNT
+                )
+                cursor, found = await self._guarded(scan)
+                for raw in found:
+                    if (key := self._keys.parse(_text(raw))) is not None:
+                        yield key
+                if not cursor:
+                    break
 
-    async def shown_states(self) -> AsyncIterator[str]:
-        """The fields of the shared hash of states."""
+    async def shown_states(self) -> AsyncIterator[tuple[str, str]]:
+        """The fields of the shared hash of states, with what they say. A field may come twice."""
         cursor = 0
         while True:
-            cursor, found = await self._guarded(self._redis.hscan(self._keys.states, cursor, count=_SCAN_COUNT))
-            for raw in found:
-                yield _text(raw)
-            if not int(cursor):
+            scan = self._servers.send("HSCAN", self._keys.states, cursor, "COUNT", _SCAN_COUNT)
+            cursor, found = await self._guarded(scan)
+            for field, value in found.items():
+                yield _text(field), _text(value)
+            if not cursor:
                 return
+
+    async def show_states(self, states: Mapping[BreakerKey, str]) -> None:
+        """Writes fields of the shared hash, which the functions do not where it is the operator's work."""
+        words = [word for key, state in states.items() for word in (str(key), state)]
+        await self._guarded(self._servers.send("HSET", self._keys.states, *words))
 
     async def hide_states(self, keys: Iterable[BreakerKey]) -> int:
         """Removes the fields of breakers that do not exist from the shared hash; says how many there were.
@@ -234,27 +179,24 @@ class Store:
         """
         count = 0
         for key in keys:
-            if not await self._guarded(self._redis.exists(self._keys.breaker(key))):
-                count += await self._guarded(self._redis.hdel(self._keys.states, str(key)))
+            if not await self._guarded(self._servers.send("EXISTS", self._keys.breaker(key))):
+                count += await self._guarded(self._servers.send("HDEL", self._keys.states, str(key)))
         return count
 
-    async def _pipeline(self, commands: Sequence[tuple[str | int, ...]]) -> list[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return await self._guarded(pipeline.execute(raise_on_error=False))
+    def _tell(self) -> None:
+        for tell in self.returned:
+            tell()
+
+    def _places(self) -> str:
+        return ", ".join(sorted(map(str, self.primaries)))
 
     async def _guarded(self, answer: Awaitable[T]) -> T:
+        """The answer; an outage closes `up`."""
         try:
-            got = await answer
-        except (RedisError, OSError) as error:
-            heed_cancellation()
-            ours = translated(error)
-            if isinstance(ours, StoreUnavailableError):
-                self._lost(ours)
-            raise ours from error
-        heed_cancellation()
-        return got
+            return await _ours(answer)
+        except StoreUnavailableError as error:
+            self._lost(error)
+            raise
 
     def _lost(self, error: StoreUnavailableError) -> None:
         if self.up.is_set():
@@ -263,53 +205,99 @@ class Store:
             self._down.set()
             self._metrics.redis_up.set(0)
 
-    async def _put_library_in_place(self) -> None:
+    async def _examine(self) -> bool:
+        """Finds the primaries, puts the library on each; True when they are others than before. Raises our errors."""
         try:
-            found: Version | None = await self._ask(protocol.version())
+            primaries = await _ours(self._servers.locate())
+            infos = [await self._examine_one(address) for address in sorted(primaries)]
         except StoreUnavailableError as error:
-            if _MISSING_FUNCTION not in str(error.__cause__):
+            self._lost(error)
+            raise
+        for address in sorted(self._servers.idle):
+            with suppress(CircuitBreakerError):  # nothing depends on it yet, and it is asked again in a moment
+                await self._put_library_in_place(address)
+        self._look_at_memory_policy({str(info.get("maxmemory_policy", "noeviction")) for info in infos})
+        runs = frozenset(str(info.get("run_id", "")) for info in infos)
+        others = bool(self._runs) and runs != self._runs
+        self._runs, self.primaries = runs, primaries
+        return others
+
+    async def _examine_one(self, address: Address) -> Mapping[str, Any]:
+        """What a primary says of itself."""
+        watch = Stopwatch()
+        await self._put_library_in_place(address)
+        self.latency_seconds = watch.seconds
+        try:
+            info = await _ours(self._servers.at(address, "INFO", *_SECTIONS))
+        except StoreRefusedError as error:
+            info = {"maxmemory_policy": f"unknown: {error}"}
+        if info.get("cluster_enabled") and not self._settings.redis_cluster:
+            raise StoreRefusedError(IS_CLUSTER)
+        if info.get("role", "master") != "master":
+            raise StoreUnavailableError(f"{address} is a replica and takes no writes")
+        return cast("Mapping[str, Any]", info)
+
+    async def _put_library_in_place(self, address: Address) -> None:
+        found = await self._version(address)
+        if not library.should_load(found):
+            return
+        try:
+            await _ours(self._servers.at(address, "FUNCTION", "LOAD", "REPLACE", library.source()))
+        except StoreRefusedError as error:
+            if isinstance(error.__cause__, NoPermissionError):
+                text = "the user of CB_REDIS_URL may not load the function library: grant it +function|load"
+                raise StoreRefusedError(text) from error
+            raise
+        replaced = found.digest if found else ""
+        extra = {"at": address, "version": library.VERSION, "digest": library.digest(), "replaced": replaced}
+        logger.info("loaded the function library", extra=extra)
+
+    async def _version(self, address: Address) -> Version | None:
+        """The library there; None when there is none."""
+        call = protocol.version()
+        try:
+            return call.read(await _ours(self._servers.at(address, *call.command())))
+        except StoreUnavailableError as error:
+            if MISSING_FUNCTION not in str(error.__cause__):
                 raise
-            found = None
+            return None
         except StoreRefusedError as error:
             if "unknown command" in str(error):
                 raise VersionError("this server has no functions; Redis 7.0 or Valkey 7.2 is needed") from error
             raise
-        if library.should_load(found):
-            try:
-                await self._guarded(
-                    self._redis.execute_command("FUNCTION", "LOAD", "REPLACE", library.source())  # type: ignore[no-untyped-call]
-                )
-            except StoreRefusedError as error:
-                if isinstance(error.__cause__, NoPermissionError):
-                    text = "the user of CB_REDIS_URL may not load the function library: grant it +function|load"
-                    raise StoreRefusedError(text) from error
-                raise
-            extra = {"version": library.VERSION, "digest": library.digest(), "replaced": found.digest if found else ""}
-            logger.info("loaded the function library", extra=extra)
 
-    async def _ask(self, call: Call[T]) -> T:
-        return call.read(await self._guarded(self._redis.execute_command(*call.command())))  # type: ignore[no-untyped-call]
-
-    async def _look_at_memory_policy(self) -> None:
+    def _look_at_memory_policy(self, policies: set[str]) -> None:
         """Says once, and again when it changed, that Redis may throw breakers away."""
-        try:
-            info = cast("dict[str, Any]", await self._guarded(self._redis.info("memory")))
-        except StoreRefusedError as error:
-            policy = f"unknown: {error}"
+        policy = ", ".join(sorted(policies - {"noeviction"})) or "noeviction"
+        if policy.startswith("unknown"):
             text = "cannot see maxmemory-policy: grant +info, or make sure that it is noeviction"
         else:
-            policy = str(info.get("maxmemory_policy", "noeviction"))
             text = f"maxmemory-policy is {policy}: Redis may throw breakers away when memory is short; set noeviction"
         if policy not in {"noeviction", self._policy_seen}:
             logger.warning("%s", text)
         self._policy_seen = policy
 
 
-def heed_cancellation() -> None:
-    """Raises CancelledError when this task was asked to end: seen lost inside redis-py while Redis did not answer."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+def _remedy(cause: str) -> str:
+    """What a person should look at first when Redis cannot be had."""
+    if "no sentinel" in cause:
+        return "check CB_REDIS_SENTINEL, CB_REDIS_SENTINEL_MASTER and the login there"
+    if "login" in cause or "password" in cause:
+        return "check the user in CB_REDIS_URL and CB_REDIS_PASSWORD_FILE"
+    if "SSL" in cause or "CERTIFICATE" in cause:
+        return "check CB_REDIS_CA_FILE, CB_REDIS_CERT_FILE and CB_REDIS_VERIFY"
+    return "check CB_REDIS_URL and that Redis runs"
+
+
+async def _ours(answer: Awaitable[T]) -> T:
+    """The answer, or our error for redis-py's."""
+    try:
+        got = await answer
+    except (RedisError, OSError) as error:
+        heed_cancellation()
+        raise translated(error) from error
+    heed_cancellation()
+    return got
 
 
 def _text(raw: bytes | str) -> str:

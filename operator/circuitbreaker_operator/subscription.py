@@ -1,12 +1,14 @@
 """Listens on the shared channel. What arrives is a hint: it names a breaker to look at, and nothing else is believed.
 
 redis-py does not notice a connection that is half open, so we send a PING of our own and want its PONG. Each
-confirmation of the subscription means that messages may have been lost before it: everything is compared again.
+confirmation of the subscription means that messages may have been lost before it: everything is compared again. In a
+Cluster any primary will do, since each of them hears what is published on every other.
 """
 
 import asyncio
 import json
 import logging
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -16,9 +18,12 @@ from redis.exceptions import RedisError
 
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import State
+from circuitbreaker_operator.connections import heed_cancellation, translated
 from circuitbreaker_operator.metrics import Metrics
+from circuitbreaker_operator.redis_settings import Address
+from circuitbreaker_operator.servers import open_servers
 from circuitbreaker_operator.settings import Settings
-from circuitbreaker_operator.store import Store, connect, heed_cancellation, translated
+from circuitbreaker_operator.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -84,22 +89,27 @@ class Subscription:
             await asyncio.sleep(pause)
 
     async def _listen(self) -> None:
-        client = connect(self._settings, connections=2, retries=0)
-        pubsub = client.pubsub()
+        servers = open_servers(self._settings, connections=2, retries=0)
         try:
-            await pubsub.subscribe(self._channel)
-            await self._receive(pubsub)
-        finally:
-            for each in (pubsub, client):
+            address = secrets.choice(sorted(await servers.locate()))
+            pubsub = servers.client(address).pubsub()
+            try:
+                await pubsub.subscribe(self._channel)
+                await self._receive(pubsub, address)
+            finally:
                 with suppress(RedisError, OSError):
-                    await each.aclose()
+                    await pubsub.aclose()  # type: ignore[no-untyped-call]
+        finally:
+            await servers.aclose()
 
-    async def _receive(self, pubsub: PubSub) -> None:
-        """Returns never; raises TimeoutError when neither a message nor a PONG came in time."""
+    async def _receive(self, pubsub: PubSub, address: Address) -> None:
+        """Returns never; raises TimeoutError when neither a message nor a PONG came in time, or nobody speaks there."""
         loop = asyncio.get_running_loop()
         patience = self._settings.redis_timeout_ms / 1000
         pinged_at: float | None = None
         while True:
+            if self._store.up.is_set() and address not in self._store.primaries:
+                raise TimeoutError(f"{address} is no primary any more")
             wait = HEARTBEAT_SECONDS if pinged_at is None else pinged_at + patience - loop.time()
             if wait <= 0:
                 raise TimeoutError("no PONG")

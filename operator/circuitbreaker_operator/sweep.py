@@ -8,6 +8,7 @@ that we watch, are ever removed, and never what a client defined by itself (owne
 import asyncio
 import logging
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Final
 
 from circuitbreaker_contract import protocol
@@ -27,6 +28,7 @@ from circuitbreaker_operator.metrics import Metrics
 from circuitbreaker_operator.plan import ENVIRONMENT_OWNER
 from circuitbreaker_operator.resource import version_number
 from circuitbreaker_operator.settings import Settings
+from circuitbreaker_operator.shared_states import SharedStates
 from circuitbreaker_operator.store import Store
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class Sweep:
         store: Store,
         cluster: Cluster,
         metrics: Metrics,
+        states: SharedStates,
         reconcile: Callable[[BreakerKey], None],
         behind: Callable[[int], None],
     ) -> None:
@@ -56,6 +59,7 @@ class Sweep:
         self._store = store
         self._cluster = cluster
         self._metrics = metrics
+        self._states = states
         self._reconcile = reconcile
         self._behind = behind
         self._asked = asyncio.Event()
@@ -168,13 +172,12 @@ class Sweep:
             logger.info("removed a breaker whose resource is gone", extra={"breaker": key})
 
     async def _tidy_states(self, keys: set[BreakerKey]) -> None:
-        stale = []
-        async for field in self._store.shown_states():
-            try:
-                key = BreakerKey.parse(field)
-            except ValueError:
-                continue
-            if key not in keys:
-                stale.append(key)
+        shown: dict[BreakerKey, str] = {}
+        async for field, state in self._store.shown_states():
+            with suppress(ValueError):
+                shown[BreakerKey.parse(field)] = state
+        stale = shown.keys() - keys
         if stale and (removed := await self._store.hide_states(stale)):
             self._metrics.swept.labels("stale_state").inc(removed)
+        if wrong := self._states.compare(shown):
+            self._metrics.swept.labels("wrong_state").inc(wrong)

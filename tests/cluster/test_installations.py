@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from circuitbreaker_contract.keys import Keys
-from circuitbreaker_contract.state import State
+from circuitbreaker_contract.state import Projection, State
 from tests.cluster.world import World
 from tests.contract.layout import falsified, raw_hash
 
@@ -149,7 +149,7 @@ def test_a_lost_message_costs_time_only(world: World) -> None:
         world.until_ready("payments")
         fleet = world.fleet("payments")
         world.redis.hset(fleet.key, "standing", falsified(raw_hash(world.redis, fleet.key)[b"standing"], project=0))
-        assert not fleet.observe().projects, "the functions now tell nobody"
+        assert fleet.observe().projection is Projection.NOTHING, "the functions now tell nobody"
         fleet.open()
         world.until_state("payments", "Open", seconds=10)
 

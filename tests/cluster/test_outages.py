@@ -239,7 +239,8 @@ def test_redis_goes_back_in_time(world: World) -> None:
         assert again.order > lost.order
         assert (again.reason, again.open_until_ms) == ("Restored", lost.open_until_ms)
         world.until(lambda: "CircuitRestored" in world.events("payments"), "the Event")
-        assert world.status("payments")["incarnation"] == again.order.incarnation
+        # An Event goes before the status that it belongs to.
+        world.until(lambda: world.status("payments")["incarnation"] == again.order.incarnation, "the status")
 
 
 def test_a_probe_under_way_costs_next_to_nothing(world: World) -> None:

@@ -153,8 +153,8 @@ class World:
     def patch(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         return self.objects.patch_namespaced_custom_object(*API, self.namespace, PLURAL, name, body)
 
-    def delete(self, name: str) -> None:
-        self.objects.delete_namespaced_custom_object(*API, self.namespace, PLURAL, name)
+    def delete(self, name: str, namespace: str | None = None) -> None:
+        self.objects.delete_namespaced_custom_object(*API, namespace or self.namespace, PLURAL, name)
 
     def get(self, name: str, namespace: str | None = None) -> dict[str, Any]:
         return self.objects.get_namespaced_custom_object(*API, namespace or self.namespace, PLURAL, name)
@@ -198,11 +198,42 @@ class World:
     def fleet(self, name: str, namespace: str | None = None, keys: Keys | None = None) -> Fleet:
         return Fleet(self.redis, (keys or self.keys).breaker(BreakerKey(namespace or self.namespace, name)))
 
-    def shown(self, name: str) -> str | None:
-        return self.redis.hget(self.keys.states, f"{self.namespace}/{name}")
+    def shown(self, name: str, namespace: str | None = None) -> str | None:
+        return self.redis.hget(self.keys.states, f"{namespace or self.namespace}/{name}")
 
-    def keys_of(self, name: str) -> set[str]:
-        return set(self.redis.keys(f"cb:{{{self.namespace}/{name}}}*"))
+    def keys_of(self, name: str, namespace: str | None = None) -> set[str]:
+        return set(self.redis.scan_iter(match=f"cb:{{{namespace or self.namespace}/{name}}}*", count=1_000))
+
+    @contextmanager
+    def through(self, client: Any) -> Iterator[None]:
+        """Clients and the test itself speak to Redis through this one meanwhile."""
+        before, self.redis = self.redis, client
+        try:
+            yield
+        finally:
+            self.redis = before
+            client.close()
+
+    def whole_life(self, name: str, *, namespace: str | None = None) -> None:
+        """Made, opened by clients, recovered, deleted; status, Events and the shared hash tell it, each at once."""
+        namespace = namespace or self.namespace
+        self.create(name, namespace=namespace, recoveryTimeout="700ms", successThreshold=1)
+        self.until_ready(name, namespace=namespace)
+        fleet = self.fleet(name, namespace)
+        self.until(lambda: self.shown(name, namespace) == "Closed", f"the shared hash to know {name}", 5)
+        fleet.open()
+        self.until(lambda: self.shown(name, namespace) == "Open", f"the shared hash to say that {name} is Open", 5)
+        self.until(lambda: self.shown(name, namespace) == "HalfOpen", f"{name} to be HalfOpen in the shared hash", 5)
+        fleet.recover()
+        self.until(lambda: self.shown(name, namespace) == "Closed", f"the shared hash to say that {name} is Closed", 5)
+        self.until(lambda: self.status(name, namespace)["stateGeneration"] == 4, f"the status of {name}", 5)
+        status = self.status(name, namespace)
+        assert [each["to"] for each in status["transitions"]] == ["Closed", "Open", "HalfOpen", "Closed"]
+        if namespace == self.namespace:
+            self.until_events(name, ["PolicyApplied", "CircuitOpened", "CircuitHalfOpen", "CircuitClosed"])
+        self.delete(name, namespace)
+        self.until(lambda: not self.keys_of(name, namespace), f"the keys of {name} to go", 5)
+        self.until(lambda: self.shown(name, namespace) is None, f"the shared hash to forget {name}", 5)
 
     # -- operators
 
