@@ -64,12 +64,12 @@ def test_isolated_namespaces(world: World) -> None:
         with world.through(user(world.server, app)):  # the application itself calls the functions
             world.fleet("payments").open()
         world.until_state("payments", "HalfOpen")
-        world.until(lambda: world.shown("payments") == "HalfOpen", "the shared hash to say HalfOpen", 5)
+        world.until(lambda: world.shown("payments") == "HalfOpen", "the shared hash to say HalfOpen")
         with world.through(user(world.server, app)):
             world.fleet("payments").recover()
         world.until_events("payments", ["PolicyApplied", "CircuitOpened", "CircuitHalfOpen", "CircuitClosed"])
         expected = {f"{world.namespace}/payments": "Closed"}
-        world.until(lambda: world.redis.hgetall(world.keys.states) == expected, "the shared hash to say Closed", 5)
+        world.until(lambda: world.redis.hgetall(world.keys.states) == expected, "the shared hash to say Closed")
         world.delete("payments")
         world.until(lambda: not world.redis.keys("*"), "nothing to be left")
         heard = [json.loads(message["data"]) for message in iter(lambda: listener.get_message(timeout=0.5), None)]
