@@ -23,11 +23,12 @@ def check_id(what: str, text: str) -> str:
     return text
 
 
-def check_whole(what: str, text: str, *, least: int = 0) -> int:
-    """A whole number from `least` to 2^53 - 1. Raises InvalidArgumentError."""
+def check_whole(what: str, text: str, *, least: int = 0, most: int | None = None) -> int:
+    """A whole number from `least` to `most`, by default 2^53 - 1. Raises InvalidArgumentError."""
     number = int(text) if re.fullmatch(r"[0-9]{1,16}", text) else -1
-    if not least <= number < 2**53:
-        raise InvalidArgumentError(f"{what}: must be a whole number" + (f" from {least}" if least else ""))
+    if not least <= number <= (2**53 - 1 if most is None else most):
+        bounds = f" from {least} to {most}" if most is not None else f" from {least}" if least else ""
+        raise InvalidArgumentError(f"{what}: must be a whole number{bounds}")
     return number
 
 

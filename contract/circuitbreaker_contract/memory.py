@@ -123,9 +123,7 @@ class Memory:
         return _standing(rules.standing(breaker, now_ms, client))
 
     def _observe(self, key: str, args: list[str]) -> Reply:
-        count = check_whole("history", args[0]) if args else 0
-        if count > MAX_HISTORY:
-            raise InvalidArgumentError(f"history: must be a whole number from 0 to {MAX_HISTORY}")
+        count = check_whole("history", args[0], most=MAX_HISTORY) if args else 0
         return [part for pair in _observed(self._breaker(key), self.now_ms(), count).items() for part in pair]
 
     def _tick(self, key: str, _args: list[str]) -> Reply:

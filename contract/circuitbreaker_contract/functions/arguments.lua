@@ -97,17 +97,16 @@ local known_batches = {}  -- short ones, which come again and again
 -- is wrong.
 local function parse_batch(text)
   if known_batches[text] then return known_batches[text] end
-  local runs, length = {calls = 0, plain = 0}, 0
+  local runs = {calls = 0, plain = 0}
   for letter, digits in string.gmatch(text, '([SFLMIN])([1-9]%d*)') do
     local count = #digits <= 7 and tonumber(digits) or MAX_RUN + 1
     if count > MAX_RUN then return nil, 'a run has at most ' .. MAX_RUN .. ' calls' end
     if #runs == MAX_RUNS then return nil, 'a batch has at most ' .. MAX_RUNS .. ' runs' end
     runs[#runs + 1] = completed(letter, count)
     runs.calls, runs.plain = runs.calls + count, runs.plain + (letter == 'S' and count or 0)
-    length = length + 1 + #digits
   end
-  -- What the pattern skipped must be the single spaces between runs and nothing else.
-  if #runs == 0 or length + #runs - 1 ~= #text or string.find(text, '^ ') or string.find(text, '  ', 1, true) then
+  -- Nothing but runs with one space between.
+  if #runs == 0 or string.gsub(text .. ' ', '[SFLMIN][1-9]%d* ', '') ~= '' then
     return nil, 'must be runs like "S120 F1", letters S F L M I N'
   end
   if #text <= 16 then
