@@ -1,0 +1,76 @@
+"""The figures as one picture: what a call costs, how openings spread, what Redis is asked, and memory over calls."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from tests.bench.client.calls import Costs, best
+from tests.bench.client.commands import Load
+from tests.bench.client.openings import Openings
+
+OURS, OTHERS = "#c2410c", "#94a3b8"
+
+
+def draw(
+    path: Path,
+    costs: Mapping[str, Costs],
+    loads: Mapping[str, Load],
+    openings: Mapping[str, Openings],
+    memory: Sequence[tuple[int, int, float]],
+) -> None:
+    """Writes a PNG."""
+    mpl.use("Agg")
+    with plt.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure, axes = plt.subplots(2, 3, figsize=(17, 10), layout="constrained")
+        permitted = {name: best(each.permitted) * 1e6 for name, each in costs.items()}
+        _bars(axes[0, 0], "Permitted call, over the bare call", "µs", permitted)
+        _bars(
+            axes[0, 1], "Refused call, with its exception", "µs", {n: best(c.refused) * 1e6 for n, c in costs.items()}
+        )
+        _bars(axes[0, 2], "Sent to Redis per 1,000 calls", "commands", {n: each.sent for n, each in loads.items()})
+        _spread(axes[1, 0], openings)
+        _flat(axes[1, 1], memory)
+        axes[1, 2].axis("off")
+        figure.suptitle("Circuit breakers for Python, side by side in one run", fontsize=13, fontweight="bold")
+        figure.savefig(path, dpi=110)
+        plt.close(figure)
+
+
+def _bars(axes: Axes, title: str, unit: str, figures: Mapping[str, float]) -> None:
+    ranked = sorted(figures.items(), key=lambda pair: -pair[1])
+    bars = axes.barh(
+        [name for name, _ in ranked],
+        [figure for _, figure in ranked],
+        color=[OURS if name.startswith("ours") else OTHERS for name, _ in ranked],
+    )
+    axes.bar_label(bars, labels=[f"{figure:,.3g}" for _, figure in ranked], padding=3)
+    axes.set_xscale("log")
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_xlabel(f"{unit} (log scale)")
+    axes.margins(x=0.15)
+
+
+def _spread(axes: Axes, openings: Mapping[str, Openings]) -> None:
+    for name, found in openings.items():
+        if found.ms:
+            ranked = sorted(found.ms)
+            shares = [100 * (number + 1) / len(ranked) for number in range(len(ranked))]
+            ours = name.startswith("ours")
+            axes.step(ranked, shares, where="post", label=f"{name} (n={len(ranked)})", lw=2.5 if ours else 1.2)
+    axes.set_xscale("log")
+    axes.set_title("Outcome that trips -> last of 50 processes refusing", loc="left", fontweight="bold")
+    axes.set_xlabel("ms (log scale)")
+    axes.set_ylabel("% of openings")
+    axes.legend(frameon=False, loc="lower right")
+
+
+def _flat(axes: Axes, memory: Sequence[tuple[int, int, float]]) -> None:
+    if memory:
+        axes.plot([each[0] / 1e6 for each in memory], [each[1] / 2**20 for each in memory], "o-", color=OURS)
+        axes.set_ylim(bottom=0)
+    axes.set_title("Resident memory of a process of ours", loc="left", fontweight="bold")
+    axes.set_xlabel("million calls")
+    axes.set_ylabel("MiB")
