@@ -17,26 +17,18 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from circuitbreaker_contract.durations import format_duration, parse_setting_ms
+from circuitbreaker_contract.environment import PREFIX, check_redis_url, parse_boolean, variable_of
 from circuitbreaker_contract.keys import DEFAULT_PREFIX, NAME_FORM, Keys
 from circuitbreaker_contract.policy import BOUNDS
 from circuitbreaker_operator.errors import SettingsError
 
-PREFIX = "CB_"
 # Read by other parts of the product; not ours, and no mistake.
 KNOWN_ELSEWHERE = frozenset({"CB_CACHE_DIR", "CB_REDIS_SERVER", "CB_NAMESPACE", "CB_STATE_SYNC", "CB_DEFINE_MISSING"})
-_TRUE = frozenset({"true", "1", "yes", "on"})
-_FALSE = frozenset({"false", "0", "no", "off"})
-_DATABASE_FORM = re.compile(r"/?|/[0-9]{1,9}")
 _OWNER_FORM = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 def _boolean(value: object) -> object:
-    if isinstance(value, bool):
-        return value
-    word = str(value).strip().lower()
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
-    raise ValueError("must be one of true, 1, yes, on, false, 0, no, off")
+    return value if isinstance(value, bool) else parse_boolean(str(value))
 
 
 def _milliseconds(value: object) -> object:
@@ -76,21 +68,7 @@ def _whole(field: str, *, low: int | None = None) -> Any:
 
 
 def _redis_url(value: SecretStr) -> SecretStr:
-    form = "must look like redis://host:6379/0, or rediss://host:6379/0 for TLS"
-    try:
-        parts = urlsplit(value.get_secret_value())
-    except ValueError:
-        raise ValueError(form) from None
-    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
-        raise ValueError(form)
-    try:
-        port = parts.port
-    except ValueError:  # its text has what stands there, which may be a piece of a password
-        port = 0
-    if port == 0:
-        raise ValueError(f"{form}; its port must be a number from 1 to 65535")
-    if not _DATABASE_FORM.fullmatch(parts.path):
-        raise ValueError(f"{form}; what follows the host must be the number of a database, or nothing")
+    check_redis_url(value.get_secret_value())
     return value
 
 
@@ -110,15 +88,11 @@ Duration = Annotated[int, BeforeValidator(_milliseconds)]
 _DAY_MS = 86_400_000
 
 
-def _variable(field: str) -> str:
-    return PREFIX + field.removesuffix("_ms").upper()
-
-
 class Settings(BaseSettings):
     """What can be set. Durations are milliseconds here, and durations or bare seconds in the environment."""
 
     model_config = SettingsConfigDict(
-        alias_generator=_variable,
+        alias_generator=variable_of,
         populate_by_name=True,
         extra="ignore",
         frozen=True,
@@ -210,13 +184,13 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise SettingsError("\n".join(_complaints(error))) from None
         if settings.redis_password_file is not None and not settings.redis_password_file.is_file():
-            raise SettingsError(f"{_variable('redis_password_file')}: no file at {settings.redis_password_file}")
+            raise SettingsError(f"{variable_of('redis_password_file')}: no file at {settings.redis_password_file}")
         return settings
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
     """A sentence for each variable that begins with CB_ and that nothing reads."""
-    known = sorted({_variable(name) for name in Settings.model_fields} | KNOWN_ELSEWHERE)
+    known = sorted({variable_of(name) for name in Settings.model_fields} | KNOWN_ELSEWHERE)
     sentences = []
     for name in sorted(os.environ if environment is None else environment):
         if name.startswith(PREFIX) and name not in known:
@@ -236,15 +210,15 @@ def table() -> list[tuple[str, str, str]]:
             text = default.get_secret_value()
         else:
             text = {None: "", (): "", True: "true", False: "false"}.get(default, default)
-        rows.append((_variable(name), str(text), field.description or ""))
+        rows.append((variable_of(name), str(text), field.description or ""))
     return rows
 
 
 def _complaints(error: ValidationError) -> Iterable[str]:
-    secret = {_variable(name) for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)}
+    secret = {variable_of(name) for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)}
     for each in error.errors(include_url=False):
         place = str(each["loc"][0]) if each["loc"] else ""
-        variable = place if place.startswith(PREFIX) else _variable(place)
+        variable = place if place.startswith(PREFIX) else variable_of(place)
         found = "" if variable in secret else f" (it is {each['input']!r})"
         text = each["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         yield f"{variable}: {text}{found}"
