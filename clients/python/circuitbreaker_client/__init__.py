@@ -30,6 +30,7 @@ from circuitbreaker_client.events import (
     Source,
     StateChanged,
 )
+from circuitbreaker_client.health import CircuitBreakerHealth
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_client.snapshots import BreakerSnapshot, BreakerStatistics
 from circuitbreaker_contract.errors import CircuitBreakerError
@@ -46,6 +47,7 @@ __all__ = [
     "CallRefused",
     "CircuitBreaker",
     "CircuitBreakerError",
+    "CircuitBreakerHealth",
     "CircuitBreakers",
     "Degraded",
     "Event",
