@@ -139,3 +139,5 @@ class CircuitBreaker(BreakerBase[CircuitBreakers]):
         forget_loose(self._core)
         keep_loose(self._core, acquire(self._core))
         return self._core.state
+
+

@@ -1,6 +1,6 @@
-"""`make bench-client`: the Python client beside the breakers one could take instead, in one run. Prints; asserts nothing.
+"""`make bench-client`: the Python client beside the breakers one could take instead, in one run.
 
-The default form takes about five minutes. All traffic is to 127.0.0.1, to a redis-server of its own.
+Prints; asserts nothing. The default form takes about five minutes. All traffic is to 127.0.0.1, to a redis-server of its own.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def compared_openings(everybody: list[Contender]) -> list[Contender]:
 def show_costs(found: Mapping[str, Costs]) -> None:
     """A row a contender, and ours over it. Of the rounds the least disturbed one, and the middle one."""
     print(
-        "\nnanoseconds a call: the least disturbed round (the middle one); ours/it compares the former, sync with sync"
+        "\nnanoseconds a call: the least disturbed round (the middle one); ours/it compares the former"
     )
     print(f"{'':<28}{'bare':>6}{'permitted, over bare':>26}{'ours/it':>9}{'refused, all of it':>26}{'ours/it':>9}")
     for name, each in found.items():
@@ -107,9 +107,8 @@ def show_loads(found: Mapping[str, Load]) -> None:
     """A row a contender."""
     print("\nRedis commands per 1,000 calls, one process that tries to make 10,000 calls/s, 1 in 1,000 failing")
     for name, each in found.items():
-        print(
-            f"{name:<28}{each.sent:>10.2f} sent {each.executed:>10.2f} executed   at {each.calls_per_second:,.0f} calls/s"
-        )
+        made = f"at {each.calls_per_second:,.0f} calls/s"
+        print(f"{name:<28}{each.sent:>10.2f} sent {each.executed:>10.2f} executed   {made}", flush=True)
 
 
 def show_opening(contender: Contender, found: Openings) -> None:

@@ -1,8 +1,7 @@
 """What a permitted and a refused call cost: each contender in a process of its own, rounds in turn over all of them.
 
-A process of its own, since some keep threads that would disturb the others; in turn, so that a slow moment of the machine
-falls on all alike. In a round the bare function and the protected one are called alternately; what is
-kept is the difference. Async calls let the event loop run every `BREATH` calls, as a service would.
+A process of its own, since some keep threads that would disturb the others; in turn, so that a slow moment of the
+machine falls on all alike. A round calls the bare function, then the protected one, and keeps the difference. Async calls let the event loop run every `BREATH` calls, as a service would.
 """
 
 import asyncio
@@ -24,6 +23,10 @@ MOST_CALLS, FEWEST_CALLS = 200_000, 100
 BREATH = 100
 OPEN_WITHIN_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
+
+
+class ContenderError(Exception):
+    """What went wrong in the process of a contender."""
 
 
 @dataclass
@@ -75,7 +78,7 @@ def _ask(connection: Connection, what: str) -> tuple[float, ...]:
         raise TimeoutError(what)
     answer = connection.recv()
     if isinstance(answer, str):
-        raise RuntimeError(answer)
+        raise ContenderError(answer)
     return answer
 
 
@@ -197,7 +200,7 @@ def _trip(protected: Protected) -> None:
                 protected.call(-1)
             except protected.refusal:
                 return
-            except Exception:  # noqa: BLE001, S112 - the failure
+            except Exception:  # noqa: BLE001 - the failure
                 continue
         sleep(0.01)  # outcomes are on their way
     raise RuntimeError("does not open")
@@ -211,7 +214,7 @@ async def _trip_async(protected: Protected) -> None:
                 await protected.call(-1)
             except protected.refusal:
                 return
-            except Exception:  # noqa: BLE001, S112 - the failure
+            except Exception:  # noqa: BLE001 - the failure
                 continue
         await asyncio.sleep(0.01)
     raise RuntimeError("does not open")

@@ -1,7 +1,7 @@
 """What Redis is asked while one process makes 10,000 calls a second, of which one in 1,000 fails.
 
-`sent` counts what comes over the wire (MONITOR names what functions and scripts run inside, so those can be told
-apart); `executed` is what INFO adds to `total_commands_processed`. Whoever cannot make that many calls makes what it can.
+`sent` counts what comes over the wire (MONITOR tells what functions and scripts run inside from it); `executed` is what
+INFO adds to `total_commands_processed`. Whoever cannot make that many calls makes what it can.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
+from typing import Self
 
 import redis
 
@@ -38,7 +39,7 @@ class Monitor:
         self._stop = threading.Event()
         self.sent = 0
 
-    def __enter__(self) -> "Monitor":
+    def __enter__(self) -> Self:
         self._monitor = self._client.monitor()
         self._monitor.__enter__()
         self._thread = threading.Thread(target=self._count)

@@ -5,7 +5,7 @@ lasts an hour, so that nothing recovers while it is measured. What Redis client 
 defaults, as in the library's own documentation.
 """
 
-import datetime
+import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +86,7 @@ def _aiobreaker(function: Callable[[int], Any], name: str, url: str) -> Protecte
     storage = None
     if url:
         storage = AiobreakerRedisStorage(AiobreakerState.CLOSED, redis.Redis.from_url(url), namespace=name)
-    hour = datetime.timedelta(seconds=HOUR_SECONDS)
+    hour = dt.timedelta(seconds=HOUR_SECONDS)
     breaker = aiobreaker.CircuitBreaker(fail_max=THRESHOLD, timeout_duration=hour, state_storage=storage, name=name)
     return Protected(breaker(function), aiobreaker.CircuitBreakerError)
 

@@ -1,12 +1,12 @@
 """From the outcome that trips to the last of 50 other processes refusing, over many openings, each of a new breaker.
 
-The clock is CLOCK_MONOTONIC, one for all processes of a machine. It starts right before the call whose failure trips, in
-a process of its own. Every process has made a permitted call before, and the failures before the last one have arrived.
+The clock is CLOCK_MONOTONIC, one for all processes of a machine. It starts right before the call whose failure trips,
+in a process of its own. Every process has made a permitted call before, and the earlier failures have arrived.
 
 Then each process makes its next call. Where the library tells a process that the breaker has opened, the process sleeps
-until it is told, calls, and notes when it was refused. Elsewhere it calls every `pace_ms`, from a moment of its own within
-the first pace: up to a pace is added to what the library takes. (Nobody calls between the failures: in all
-of these libraries a success of any process would end the streak.)
+until it is told, calls, and notes when it was refused. Elsewhere it calls every `pace_ms`, from a moment of its own
+within the first pace: up to a pace is added to what the library takes. (Nobody calls between the failures: in all of
+these libraries a success of any process would end the streak.)
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection, wait
 from time import monotonic, monotonic_ns, sleep
 from typing import Any
 
+from tests.bench.client.calls import ContenderError
 from tests.bench.client.contenders import CONTENDERS, THRESHOLD, Contender, Protected
 
 PROCESSES = 50
@@ -68,7 +69,7 @@ def openings(contender: Contender, url: str, count: int) -> Openings:
             else:
                 found.ms.append((max(stamps.values()) - tripped) / 1e6)
     finally:
-        for process, connection in workers:
+        for _, connection in workers:
             with suppress(OSError):
                 connection.send("")
         for process, _ in workers:
@@ -90,7 +91,7 @@ def _answers(connections: Sequence[Connection], within_seconds: float) -> dict[C
         for each in ready:
             answer = each.recv()
             if isinstance(answer, str):
-                raise RuntimeError(answer)
+                raise ContenderError(answer)
             answers[each] = answer
     return answers
 
