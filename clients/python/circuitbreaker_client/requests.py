@@ -26,6 +26,7 @@ except ModuleNotFoundError as error:
 __all__ = ["CircuitBreakerAdapter", "by_host", "server_error"]
 
 FAILURES: Final = (requests.ConnectionError, requests.Timeout, requests.exceptions.RetryError)
+SERVER_ERROR: Final = 500
 IGNORED: Final = (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, requests.exceptions.InvalidSchema)
 
 
@@ -37,7 +38,7 @@ def by_host(request: requests.PreparedRequest) -> str:
 
 def server_error(response: requests.Response) -> bool:
     """Whether the status is 500 or more."""
-    return response.status_code >= requests.codes.internal_server_error
+    return response.status_code >= SERVER_ERROR
 
 
 class CircuitBreakerAdapter(HTTPAdapter):

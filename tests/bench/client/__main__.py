@@ -1,6 +1,7 @@
 """`make bench-client`: the Python client beside the breakers one could take instead, in one run.
 
-Prints; asserts nothing. The default form takes about five minutes. All traffic is to 127.0.0.1, to a redis-server of its own.
+Prints; asserts nothing. The default form takes about five minutes. All traffic is to 127.0.0.1, to a redis-server of
+its own.
 """
 
 import argparse
@@ -81,9 +82,7 @@ def compared_openings(everybody: list[Contender]) -> list[Contender]:
 
 def show_costs(found: Mapping[str, Costs]) -> None:
     """A row a contender, and ours over it. Of the rounds the least disturbed one, and the middle one."""
-    print(
-        "\nnanoseconds a call: the least disturbed round (the middle one); ours/it compares the former"
-    )
+    print("\nnanoseconds a call: the least disturbed round (the middle one); ours/it compares the former")
     print(f"{'':<28}{'bare':>6}{'permitted, over bare':>26}{'ours/it':>9}{'refused, all of it':>26}{'ours/it':>9}")
     for name, each in found.items():
         ours = found.get(OURS + (", async" if name.endswith("async") else ""))

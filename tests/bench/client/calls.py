@@ -1,7 +1,8 @@
 """What a permitted and a refused call cost: each contender in a process of its own, rounds in turn over all of them.
 
 A process of its own, since some keep threads that would disturb the others; in turn, so that a slow moment of the
-machine falls on all alike. A round calls the bare function, then the protected one, and keeps the difference. Async calls let the event loop run every `BREATH` calls, as a service would.
+machine falls on all alike. A round calls the bare function, then the protected one, and keeps the difference. Async
+calls let the event loop run every `BREATH` calls, as a service would.
 """
 
 import asyncio

@@ -24,16 +24,14 @@ def draw(
     """Writes a PNG."""
     mpl.use("Agg")
     with plt.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure, axes = plt.subplots(2, 3, figsize=(17, 10), layout="constrained")
+        figure, axes = plt.subplot_mosaic("aaabbbccc;dddddeeee", figsize=(17, 10), layout="constrained")
         permitted = {name: best(each.permitted) * 1e6 for name, each in costs.items()}
-        _bars(axes[0, 0], "Permitted call, over the bare call", "µs", permitted)
-        _bars(
-            axes[0, 1], "Refused call, with its exception", "µs", {n: best(c.refused) * 1e6 for n, c in costs.items()}
-        )
-        _bars(axes[0, 2], "Sent to Redis per 1,000 calls", "commands", {n: each.sent for n, each in loads.items()})
-        _spread(axes[1, 0], openings)
-        _flat(axes[1, 1], memory)
-        axes[1, 2].axis("off")
+        refused = {name: best(each.refused) * 1e6 for name, each in costs.items()}
+        _bars(axes["a"], "Permitted call, over the bare call", "µs", permitted)
+        _bars(axes["b"], "Refused call, with its exception", "µs", refused)
+        _bars(axes["c"], "Sent to Redis per 1,000 calls", "commands", {n: each.sent for n, each in loads.items()})
+        _spread(axes["d"], openings)
+        _flat(axes["e"], memory)
         figure.suptitle("Circuit breakers for Python, side by side in one run", fontsize=13, fontweight="bold")
         figure.savefig(path, dpi=110)
         plt.close(figure)
@@ -46,11 +44,16 @@ def _bars(axes: Axes, title: str, unit: str, figures: Mapping[str, float]) -> No
         [figure for _, figure in ranked],
         color=[OURS if name.startswith("ours") else OTHERS for name, _ in ranked],
     )
-    axes.bar_label(bars, labels=[f"{figure:,.3g}" for _, figure in ranked], padding=3)
+    axes.bar_label(bars, labels=[_short(figure) for _, figure in ranked], padding=3)
     axes.set_xscale("log")
     axes.set_title(title, loc="left", fontweight="bold")
     axes.set_xlabel(f"{unit} (log scale)")
     axes.margins(x=0.15)
+
+
+def _short(figure: float) -> str:
+    """Three digits that count."""
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
 def _spread(axes: Axes, openings: Mapping[str, Openings]) -> None:
@@ -64,7 +67,7 @@ def _spread(axes: Axes, openings: Mapping[str, Openings]) -> None:
     axes.set_title("Outcome that trips -> last of 50 processes refusing", loc="left", fontweight="bold")
     axes.set_xlabel("ms (log scale)")
     axes.set_ylabel("% of openings")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _flat(axes: Axes, memory: Sequence[tuple[int, int, float]]) -> None:
