@@ -41,7 +41,7 @@ class BreakersBase(ABC, Generic[B]):
         """Options: see `circuitbreaker_client.settings`; the environment is not read. Raises SettingsError.
 
         `on_event` hears what happens (`circuitbreaker_client.events`). `connection_pool` takes the place of
-        `redis_url`: its address, login and TLS are used (a SentinelConnectionPool follows fail-overs), its timeouts not.
+        `redis_url`: its address, login and TLS are used, its timeouts not; a SentinelConnectionPool follows fail-overs.
         """
         self._begin(Settings.of(**options), on_event, connection_pool)
 

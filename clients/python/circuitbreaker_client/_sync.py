@@ -35,7 +35,7 @@ class CircuitBreakers(BreakersBase["CircuitBreaker"]):
         self.close()
 
     def flush(self) -> None:
-        """Reports what is buffered and waits for it, at most 2 x redis_timeout_seconds. For tests and shutdown hooks."""
+        """Reports what is buffered and waits for it, at most 2 x redis_timeout_seconds."""
         self._engine.flush().wait(2 * self.settings.redis_timeout_seconds)
 
     def close(self) -> None:
@@ -47,8 +47,9 @@ class CircuitBreakers(BreakersBase["CircuitBreaker"]):
 
 
 class Permit(PermitBase):
-    """The right to make one call. Say how it ended, once; what leaves a `with` block unsaid is said for you:
-    a success, or what the breaker's classifier makes of the exception.
+    """The right to make one call. Say how it ended, once.
+
+    What leaves a `with` block unsaid is said for you: a success, or what the classifier makes of the exception.
     """
 
     __slots__ = ()
@@ -139,5 +140,3 @@ class CircuitBreaker(BreakerBase[CircuitBreakers]):
         forget_loose(self._core)
         keep_loose(self._core, acquire(self._core))
         return self._core.state
-
-
