@@ -151,10 +151,11 @@ class BreakerBase(Generic[A]):
     def _protection(
         self,
         fallback: Any,
-        failure: FailureRule,
-        ignore: FailureRule,
-        result: Callable[[Any], bool] | None,
-        name: Callable[..., str | None] | None,
+        *,
+        failure: FailureRule = (Exception,),
+        ignore: FailureRule = (),
+        result: Callable[[Any], bool] | None = None,
+        name: Callable[..., str | None] | None = None,
     ) -> Protection[Any]:
         breakers, own = self._breakers, self._core
 

@@ -116,7 +116,7 @@ class Settings:
             values["policy"] = _policy(found, wrong)
         if wrong:
             raise SettingsError("\n".join(wrong))
-        return cls.of(**{**values, **options})  # type: ignore[typeddict-item]
+        return cls.of(**{**values, **options})
 
 
 def own_namespace() -> str:
