@@ -6,13 +6,13 @@ background thread as in `_sync.py`, so a cancelled task never leaves a half-read
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, Never, ParamSpec, Self, TypeVar, overload
+from typing import Any, Never, ParamSpec, Self, TypeVar, Unpack, overload
 
 from circuitbreaker_client._acquiring import acquire_async
 from circuitbreaker_client._breakers import BreakerBase, BreakersBase, PermitBase, forget_loose, keep_loose
 from circuitbreaker_client._core import Core
 from circuitbreaker_client._protect import NO_FALLBACK, Protection
-from circuitbreaker_client.outcomes import DEFAULT_CLASSIFIER, Classifier, FailureRule
+from circuitbreaker_client.outcomes import DEFAULT_CLASSIFIER, Classifier, FailureRule, Rules
 from circuitbreaker_contract.state import State
 
 P = ParamSpec("P")
@@ -92,57 +92,18 @@ class AsyncCircuitBreaker(BreakerBase[AsyncCircuitBreakers]):
     @overload
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
     @overload
-    def __call__(
-        self,
-        *,
-        failure: FailureRule = ...,
-        ignore: FailureRule = ...,
-        result: Callable[[Any], bool] | None = ...,
-        name: Callable[..., str | None] | None = ...,
-    ) -> Protection[Never]: ...
+    def __call__(self, **rules: Unpack[Rules]) -> Protection[Never]: ...
     @overload
-    def __call__(
-        self,
-        *,
-        fallback: Callable[..., Coroutine[Any, Any, F]],
-        failure: FailureRule = ...,
-        ignore: FailureRule = ...,
-        result: Callable[[Any], bool] | None = ...,
-        name: Callable[..., str | None] | None = ...,
-    ) -> Protection[F]: ...
+    def __call__(self, *, fallback: Callable[..., Coroutine[Any, Any, F]], **rules: Unpack[Rules]) -> Protection[F]: ...
     @overload
-    def __call__(
-        self,
-        *,
-        fallback: Callable[..., F],
-        failure: FailureRule = ...,
-        ignore: FailureRule = ...,
-        result: Callable[[Any], bool] | None = ...,
-        name: Callable[..., str | None] | None = ...,
-    ) -> Protection[F]: ...
+    def __call__(self, *, fallback: Callable[..., F], **rules: Unpack[Rules]) -> Protection[F]: ...
     @overload
+    def __call__(self, *, fallback: F, **rules: Unpack[Rules]) -> Protection[F]: ...
     def __call__(
-        self,
-        *,
-        fallback: F,
-        failure: FailureRule = ...,
-        ignore: FailureRule = ...,
-        result: Callable[[Any], bool] | None = ...,
-        name: Callable[..., str | None] | None = ...,
-    ) -> Protection[F]: ...
-    def __call__(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        fallback: Any = NO_FALLBACK,
-        failure: FailureRule = (Exception,),
-        ignore: FailureRule = (),
-        result: Callable[[Any], bool] | None = None,
-        name: Callable[..., str | None] | None = None,
+        self, function: Callable[..., Any] | None = None, *, fallback: Any = NO_FALLBACK, **rules: Unpack[Rules]
     ) -> Any:
         """`@payments`, or `@payments(...)` with the options of CircuitBreaker. A cancelled call is ignored."""
-        protection: Protection[Any] = self._protection(fallback, failure, ignore, result, name)
+        protection: Protection[Any] = self._protection(fallback, **rules)
         return protection if function is None else protection(function)
 
     async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -41,7 +41,7 @@ class BreakersBase(ABC, Generic[B]):
         """Options: see `circuitbreaker_client.settings`; the environment is not read. Raises SettingsError.
 
         `on_event` hears what happens (`circuitbreaker_client.events`). `connection_pool` takes the place of
-        `redis_url`: its address, login and TLS are used (a SentinelConnectionPool follows fail-overs), its timeouts not.
+        `redis_url`: its address, login and TLS are used, its timeouts not; a SentinelConnectionPool follows fail-overs.
         """
         self._begin(Settings.of(**options), on_event, connection_pool)
 
@@ -151,10 +151,11 @@ class BreakerBase(Generic[A]):
     def _protection(
         self,
         fallback: Any,
-        failure: FailureRule,
-        ignore: FailureRule,
-        result: Callable[[Any], bool] | None,
-        name: Callable[..., str | None] | None,
+        *,
+        failure: FailureRule = (Exception,),
+        ignore: FailureRule = (),
+        result: Callable[[Any], bool] | None = None,
+        name: Callable[..., str | None] | None = None,
     ) -> Protection[Any]:
         breakers, own = self._breakers, self._core
 

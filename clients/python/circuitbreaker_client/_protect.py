@@ -152,7 +152,7 @@ class Protection(Generic[F]):
     async def _instead_async(self, core: "Core", function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         try:
             if perf_counter() < core.retry_at:
-                raise core.refusal()  # noqa: TRY301 - caught here when there is a fallback
+                raise core.refusal()
             grant = await acquire_async(core)
         except CallNotPermittedError:
             if self._fallback is NO_FALLBACK:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Never, ParamSpec, Self, TypeVar, overload
+from typing import Any, Never, ParamSpec, Self, TypeVar, Unpack, overload
 
 from circuitbreaker_client._acquiring import acquire
 from circuitbreaker_client._breakers import BreakerBase, BreakersBase, PermitBase, forget_loose, keep_loose
 from circuitbreaker_client._protect import NO_FALLBACK, Protection
-from circuitbreaker_client.outcomes import DEFAULT_CLASSIFIER, Classifier, FailureRule
+from circuitbreaker_client.outcomes import DEFAULT_CLASSIFIER, Classifier, FailureRule, Rules
 from circuitbreaker_contract.state import State
 
 P = ParamSpec("P")
@@ -35,7 +35,7 @@ class CircuitBreakers(BreakersBase["CircuitBreaker"]):
         self.close()
 
     def flush(self) -> None:
-        """Reports what is buffered and waits for it, at most 2 x redis_timeout_seconds. For tests and shutdown hooks."""
+        """Reports what is buffered and waits for it, at most 2 x redis_timeout_seconds."""
         self._engine.flush().wait(2 * self.settings.redis_timeout_seconds)
 
     def close(self) -> None:
@@ -47,8 +47,9 @@ class CircuitBreakers(BreakersBase["CircuitBreaker"]):
 
 
 class Permit(PermitBase):
-    """The right to make one call. Say how it ended, once; what leaves a `with` block unsaid is said for you:
-    a success, or what the breaker's classifier makes of the exception.
+    """The right to make one call. Say how it ended, once.
+
+    What leaves a `with` block unsaid is said for you: a success, or what the classifier makes of the exception.
     """
 
     __slots__ = ()
@@ -68,55 +69,22 @@ class CircuitBreaker(BreakerBase[CircuitBreakers]):
     @overload
     def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
     @overload
-    def __call__(
-        self,
-        *,
-        failure: FailureRule = ...,
-        ignore: FailureRule = ...,
-        result: Callable[[Any], bool] | None = ...,
-        name: Callable[..., str | None] | None = ...,
-    ) -> Protection[Never]: ...
+    def __call__(self, **rules: Unpack[Rules]) -> Protection[Never]: ...
     @overload
-    def __call__(
-        self,
-        *,
-        fallback: Callable[..., F],
-        failure: FailureRule = ...,
-        ignore: FailureRule = ...,
-        result: Callable[[Any], bool] | None = ...,
-        name: Callable[..., str | None] | None = ...,
-    ) -> Protection[F]: ...
+    def __call__(self, *, fallback: Callable[..., F], **rules: Unpack[Rules]) -> Protection[F]: ...
     @overload
+    def __call__(self, *, fallback: F, **rules: Unpack[Rules]) -> Protection[F]: ...
     def __call__(
-        self,
-        *,
-        fallback: F,
-        failure: FailureRule = ...,
-        ignore: FailureRule = ...,
-        result: Callable[[Any], bool] | None = ...,
-        name: Callable[..., str | None] | None = ...,
-    ) -> Protection[F]: ...
-    def __call__(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        fallback: Any = NO_FALLBACK,
-        failure: FailureRule = (Exception,),
-        ignore: FailureRule = (),
-        result: Callable[[Any], bool] | None = None,
-        name: Callable[..., str | None] | None = None,
+        self, function: Callable[..., Any] | None = None, *, fallback: Any = NO_FALLBACK, **rules: Unpack[Rules]
     ) -> Any:
         """`@payments`, or `@payments(...)` with options.
 
-        `failure`, `ignore`: exception classes, or a function that says of an exception whether it is one.
-        `result`: says of a returned value whether it is a failure. `fallback`: the answer to a call that is not
-        permitted; a function is called with the call's arguments. `name`: given the call's arguments it names the
-        breaker for this call (None: this one); at most `max_breakers` are kept.
+        `fallback`: the answer to a call that is not permitted; a function is called with the call's arguments.
+        The other options are those of `outcomes.Rules`: `failure`, `ignore`, `result`, `name`.
 
         The function raises CallNotPermittedError when the breaker says no and there is no fallback.
         """
-        protection: Protection[Any] = self._protection(fallback, failure, ignore, result, name)
+        protection: Protection[Any] = self._protection(fallback, **rules)
         return protection if function is None else protection(function)
 
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -139,5 +107,3 @@ class CircuitBreaker(BreakerBase[CircuitBreakers]):
         forget_loose(self._core)
         keep_loose(self._core, acquire(self._core))
         return self._core.state
-
-

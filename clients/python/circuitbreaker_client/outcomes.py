@@ -9,7 +9,7 @@ duration (failure), or -inf (ignored). Slow or not is told apart when the buffer
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from circuitbreaker_contract.state import Outcome
 
@@ -17,6 +17,21 @@ ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 ExceptionTest = Callable[[BaseException], bool]
 FailureRule = ExceptionTypes | ExceptionTest
 """Classes of exceptions, or a function that says of one whether it belongs."""
+
+
+class Rules(TypedDict, total=False):
+    """How a protected function is judged, and by which breaker.
+
+    `failure` (Exception) and `ignore` (none): classes, or a function that says of an exception whether it is one.
+    `result`: says of a returned value whether it is a failure. `name`: given the call's arguments it names the breaker
+    for this call, None for the one that protects; at most `max_breakers` are kept.
+    """
+
+    failure: FailureRule
+    ignore: FailureRule
+    result: Callable[[Any], bool] | None
+    name: Callable[..., str | None] | None
+
 
 IGNORED: Final = float("-inf")
 _FAILED: Final = -1.0

@@ -116,7 +116,7 @@ class Settings:
             values["policy"] = _policy(found, wrong)
         if wrong:
             raise SettingsError("\n".join(wrong))
-        return cls.of(**{**values, **options})  # type: ignore[typeddict-item]
+        return cls.of(**{**values, **options})
 
 
 def own_namespace() -> str:
@@ -134,13 +134,15 @@ def _policy(found: Mapping[str, str], wrong: list[str]) -> Policy:
     given: dict[str, Any] = {}
     for name, variable in POLICY_VARIABLES.items():
         if variable in found:
-            bounds, text = BOUNDS[name], found[variable]
+            bounds = BOUNDS[name]
             try:
-                given[name] = parse_setting_ms(text) if name.endswith("_ms") else _whole(text)
-                if not bounds.low <= given[name] <= bounds.high:
-                    raise ValueError(f"must be from {bounds.low} to {bounds.high}" + " ms" * name.endswith("_ms"))
+                given[name] = (parse_setting_ms if name.endswith("_ms") else _whole)(found[variable])
             except ValueError as error:
                 wrong.append(f"{variable}: {error}")
+            else:
+                if not bounds.low <= given[name] <= bounds.high:
+                    unit = " ms" * name.endswith("_ms")
+                    wrong.append(f"{variable}: must be from {bounds.low} to {bounds.high}{unit}")
     given.setdefault("success_threshold", given.get("half_open_limit", DEFAULT_POLICY.success_threshold))
     if mode := found.get("CB_MODE"):
         if mode in set(Mode):
