@@ -30,7 +30,7 @@ def test_nothing_yet(breakers) -> None:
             "circuits": {"total": 0, "closed": 0, "open": 0, "half_open": 0},
             "calls": {"permitted": 0, "not_permitted": 0, "failures": 0, "ignored": 0},
             "error_rate_percent": None,
-            "outcomes": {"reported": 0, "buffered": 0, "dropped": 0},
+            "reports": {"acknowledged": 0, "buffered": 0, "dropped": 0},
             "without_shared_state": [],
         },
         "open_circuits": [],
@@ -48,7 +48,7 @@ def test_an_open_circuit_degrades(breakers) -> None:
     with pytest.raises(CallNotPermittedError):
         breakers["payments"].call(str)
     breakers.flush()
-    until(lambda: health.check_health()["metrics"]["outcomes"]["reported"] == 20, "all to be acknowledged")
+    until(lambda: health.check_health()["metrics"]["reports"]["acknowledged"] == 21, "all to be acknowledged")
     found = health.check_health()
     assert found == {
         "status": "degraded",
@@ -56,7 +56,7 @@ def test_an_open_circuit_degrades(breakers) -> None:
             "circuits": {"total": 2, "closed": 1, "open": 1, "half_open": 0},
             "calls": {"permitted": 20, "not_permitted": 1, "failures": 5, "ignored": 0},
             "error_rate_percent": 25.0,
-            "outcomes": {"reported": 20, "buffered": 0, "dropped": 0},
+            "reports": {"acknowledged": 21, "buffered": 0, "dropped": 0},
             "without_shared_state": [],
         },
         "open_circuits": ["default/payments"],
@@ -66,7 +66,9 @@ def test_an_open_circuit_degrades(breakers) -> None:
 
 def test_without_redis(redis_server, options) -> None:
     """Shared state that is gone degrades; the question itself is answered at once, Redis or not."""
-    with CircuitBreakers(**{**options, "redis_url": redis_server.url, "redis_timeout_seconds": 0.1}) as breakers:
+    with CircuitBreakers(
+        **{**options, "redis_url": redis_server.url, "redis_timeout_seconds": 0.1, "max_staleness_seconds": 1.0}
+    ) as breakers:
         health = CircuitBreakerHealth(breakers)
         breakers["payments"].call(str)
         breakers.flush()

@@ -66,7 +66,7 @@ def opened(breakers: CircuitBreakers) -> None:
     with pytest.raises(CallNotPermittedError):
         payments.call(str)
     breakers.flush()
-    until(lambda: breakers.statistics()["default/payments"].reported == 8, "all to be acknowledged")
+    until(lambda: breakers.statistics()["default/payments"].reported == 9, "all to be acknowledged")
 
 
 def expected() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -75,9 +75,9 @@ def expected() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     plain = {
         "permitted_total": 8,
         "not_permitted_total": 1,
-        "reported_outcomes_total": 8,
-        "dropped_outcomes_total": 0,
-        "buffered_outcomes": 0,
+        "reported_total": 9,
+        "dropped_total": 0,
+        "buffered": 0,
         "degraded": 0,
     }
     return {

@@ -24,8 +24,8 @@ class CircuitBreakerHealth:
         """`{"status", "metrics", "open_circuits"}`, ready for JSON.
 
         `status`: `healthy`, or `degraded` while a circuit is Open or shared state is not to be had. `open_circuits`:
-        names, `namespace/name`. `metrics` counts this process: circuits by state, calls, and the share of failures
-        among them in percent (None: no calls yet).
+        names, `namespace/name`. `metrics` counts this process: circuits by state, calls, the share of failures among
+        them in percent (None: no calls yet), and how far the reports of outcomes and refusals are.
         """
         found = self._breakers.statistics()
         states = Counter(each.state for each in found.values())
@@ -49,8 +49,8 @@ class CircuitBreakerHealth:
                     "ignored": outcomes[Outcome.IGNORED],
                 },
                 "error_rate_percent": round(100 * failures / counted, 2) if counted else None,
-                "outcomes": {
-                    "reported": sum(each.reported for each in found.values()),
+                "reports": {
+                    "acknowledged": sum(each.reported for each in found.values()),
                     "buffered": sum(each.buffered for each in found.values()),
                     "dropped": sum(each.dropped for each in found.values()),
                 },

@@ -35,11 +35,11 @@ _OUTCOMES: Final = {
 _COUNTERS: Final[tuple[tuple[str, str, Callable[[BreakerStatistics], int]], ...]] = (
     ("permitted", "Calls that were permitted and have ended.", lambda each: each.permitted),
     ("not_permitted", "Calls that were refused.", lambda each: each.refused),
-    ("reported_outcomes", "Outcomes that Redis has acknowledged.", lambda each: each.reported),
-    ("dropped_outcomes", "Outcomes that will never be reported.", lambda each: each.dropped),
+    ("reported", "Outcomes and refusals that Redis has acknowledged.", lambda each: each.reported),
+    ("dropped", "Outcomes and refusals that will never be reported.", lambda each: each.dropped),
 )
 _GAUGES: Final[tuple[tuple[str, str, Callable[[BreakerStatistics], float | None]], ...]] = (
-    ("buffered_outcomes", "Outcomes that wait to be reported.", lambda each: each.buffered),
+    ("buffered", "Outcomes and refusals that wait to be reported.", lambda each: each.buffered),
     ("degraded", "1 while shared state is not to be had, and a local breaker decides.", lambda each: each.degraded),
     (
         "snapshot_age_seconds",

@@ -8,6 +8,7 @@ defaults, as in the library's own documentation.
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import aiobreaker
@@ -20,6 +21,17 @@ from aiobreaker.state import CircuitBreakerState as AiobreakerState
 from aiobreaker.storage.redis import CircuitRedisStorage as AiobreakerRedisStorage
 from interlock.integrations.redis import AsyncRedisStorage, RedisStorage
 from purgatory.domain.model import OpenedState
+
+from circuitbreaker_client import (
+    AsyncCircuitBreakers,
+    CallNotPermittedError,
+    CircuitBreakers,
+    Event,
+    Policy,
+    State,
+    StateChanged,
+)
+from circuitbreaker_client.settings import Options
 
 THRESHOLD = 5
 HOUR_SECONDS = 3600
@@ -51,6 +63,9 @@ class Protected:
     refusal: type[BaseException]
     close: Callable[[], Any] = lambda: None
     on_open: Callable[[Callable[[], None]], None] | None = None  # tells when this process learns that it is Open
+    leave: Callable[[], Any] | None = (
+        None  # where one breaker more costs nothing: what to do before the next; else close
+    )
 
 
 @dataclass(frozen=True)
@@ -138,7 +153,66 @@ def _interlock_async(name: str, url: str) -> Protected:
     return Protected(breaker(charge_async), interlock.CircuitOpenError, close)
 
 
-PEERS = [
+# --- ours: the state in Redis, and a policy with a slow-call rule, so that every call is timed for a reason
+
+POLICY = Policy(
+    failure_threshold=THRESHOLD,
+    recovery_timeout_ms=HOUR_SECONDS * 1000,
+    half_open_limit=3,
+    success_threshold=3,
+    probe_timeout_ms=30_000,
+    slow_call_duration_ms=1_000,
+    slow_call_rate_percent=100,
+)
+
+
+class Doorbell:
+    """An event hook that rings for the one breaker that is watched."""
+
+    def __init__(self) -> None:
+        self.rings: dict[str, Callable[[], None]] = {}
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StateChanged) and event.state is State.OPEN and event.breaker in self.rings:
+            self.rings.pop(event.breaker)()
+
+
+@cache
+def _our_breakers(url: str) -> tuple[CircuitBreakers, Doorbell]:
+    """One for the process, as a service would have."""
+    bell = Doorbell()
+    options = Options(namespace="bench", policy=POLICY, define_missing=bool(url), state_sync=bool(url))
+    if url:
+        options["redis_url"] = url
+    return CircuitBreakers(on_event=bell, **options), bell
+
+
+def _ours(name: str, url: str) -> Protected:
+    breakers, bell = _our_breakers(url)
+
+    def on_open(ring: Callable[[], None]) -> None:
+        bell.rings[f"bench/{name}"] = ring
+
+    def close() -> None:
+        _our_breakers.cache_clear()
+        breakers.close()
+
+    return Protected(breakers[name](charge), CallNotPermittedError, close, on_open if url else None, leave=lambda: None)
+
+
+def _ours_async(name: str, url: str) -> Protected:
+    options = Options(namespace="bench", policy=POLICY, define_missing=bool(url), state_sync=bool(url))
+    if url:
+        options["redis_url"] = url
+    breakers = AsyncCircuitBreakers(**options)
+    return Protected(breakers[name](charge_async), CallNotPermittedError, breakers.close)
+
+
+ALL = [
+    Contender("ours", "memory", False, _ours),
+    Contender("ours", "Redis", False, _ours),
+    Contender("ours", "memory", True, _ours_async),
+    Contender("ours", "Redis", True, _ours_async),
     Contender("pybreaker", "memory", False, _pybreaker),
     Contender("pybreaker", "Redis", False, _pybreaker),
     Contender("aiobreaker", "memory", False, lambda name, url: _aiobreaker(charge, name, url)),
@@ -155,4 +229,4 @@ PEERS = [
     Contender("interlock", "memory", True, _interlock_async),
     Contender("interlock", "Redis", True, _interlock_async, pace_ms=5.0),
 ]
-CONTENDERS = {each.name: each for each in PEERS}
+CONTENDERS = {each.name: each for each in ALL}

@@ -99,6 +99,7 @@ def _answers(connections: Sequence[Connection], within_seconds: float) -> dict[C
 def work(connection: Connection, name: str, url: str, trips: bool) -> None:
     """A process: for each breaker named, one call; then it trips it, or watches until it is refused."""
     contender = CONTENDERS[name]
+    first = contender.build("first", url) if not contender.is_async else None
     connection.send(0)
     with suppress(EOFError):  # whoever asked is gone
         while breaker := connection.recv():
@@ -109,6 +110,8 @@ def work(connection: Connection, name: str, url: str, trips: bool) -> None:
                     _opening(connection, contender, breaker, url, trips)
             except Exception as error:  # noqa: BLE001 - it is told to whoever asked
                 connection.send(f"{contender.name}: {error!r}")
+    if first:
+        first.close()
 
 
 def _opening(connection: Connection, contender: Contender, breaker: str, url: str, trips: bool) -> None:
@@ -135,7 +138,7 @@ def _opening(connection: Connection, contender: Contender, breaker: str, url: st
         else:
             connection.send(_until_refused(protected, told if protected.on_open else None, contender.pace_ms / 1000))
     finally:
-        protected.close()
+        (protected.leave or protected.close)()
 
 
 def _until_refused(protected: Protected, told: threading.Event | None, pace_seconds: float) -> int:
