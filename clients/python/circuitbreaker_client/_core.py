@@ -329,12 +329,12 @@ class Core:
 
     def saw_report_acknowledged(self) -> None:
         with self.lock:
-            self._reported += self.outbox.acknowledged()
+            self._reported += self.outbox.acknowledged(perf_counter())
 
     def saw_report_refused(self) -> None:
         """It will never be taken."""
         with self._changing():
-            self.outbox.dropped += self.outbox.acknowledged()
+            self.outbox.dropped += self.outbox.acknowledged(perf_counter())
 
     def saw_settled(self, lease: str) -> None:
         with self.lock:
@@ -347,8 +347,18 @@ class Core:
         with self.lock:
             return self.outbox.next(perf_counter())
 
+    def repeatable(self, now: float) -> Batch | None:
+        """A report that Redis has seen, for the sake of its reply."""
+        with self.lock:
+            return self.outbox.repeatable(now)
+
     def tick(self, now: float) -> None:
         """Empties the buffers and gives up a snapshot that is too old."""
+        if (
+            not (self._buffer or self._refusals or self._old)
+            and now - self.fresh_at < self.settings.max_staleness_seconds
+        ):
+            return  # nothing to do, twenty times a second
         with self._changing():
             self._drain(now)
             if self.local is None and self.order is not None and not self.settings.strict:

@@ -227,11 +227,15 @@ class Engine:
             if listener is not None:
                 self._selector.register(listener, selectors.EVENT_READ)
             self._watched = listener
-        ready = self._selector.select(max(0.0, self._next_tick - perf_counter()))
-        with suppress(OSError):
-            self._waker[0].recv(4096)
+        heard = False
+        for key, _ in self._selector.select(max(0.0, self._next_tick - perf_counter())):
+            if key.fileobj is listener:
+                heard = True
+            else:
+                with suppress(OSError):
+                    self._waker[0].recv(4096)
         self._is_awake = False
-        return any(key.fileobj is listener for key, _ in ready)
+        return heard
 
     def _turn(self, *, heard: bool) -> None:
         now = perf_counter()
@@ -241,14 +245,13 @@ class Engine:
         flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
         urgent = {self._urgent.pop() for _ in range(len(self._urgent))}
         active = [*self.active.values()]
-        cores = active if tick or flushes else [*urgent]
+        hinted = self._heed() if heard else set()
+        cores = active if tick or flushes else [*(urgent | hinted)]
         for core in cores:
             core.tick(now)
         if self.settings.state_sync:
-            if heard:
-                self._heed()
             self._sweep(active, now)
-            self._talk.turn(cores, active)
+            self._talk.turn(cores, active, hinted)
             if self._talk.is_up and tick:
                 self._hearing.keep({core.key.namespace for core in active}, now)
         for core in cores:
@@ -257,15 +260,21 @@ class Engine:
         for done in flushes:
             done.set()
 
-    def _heed(self) -> None:
-        """Hints name breakers to read again; a gap means all of them."""
+    def _heed(self) -> set[Core]:
+        """Hints name breakers whose standing is to be asked for at once; a gap means to read all again."""
         gap, hints = self._hearing.hear()
         if gap:
             self._talk.dirty.update(self.active.values())
+        hinted: set[Core] = set()
         for key, order in hints:
             core = self.active.get(key)
-            if core is not None and (order is None or core.order is None or order > core.order):
+            if core is None:
+                continue
+            if order is None or core.order is None:
                 self._talk.dirty.add(core)
+            elif order > core.order:
+                hinted.add(core)
+        return hinted
 
     def _sweep(self, active: list[Core], now: float) -> None:
         if now >= self._next_sweep:
