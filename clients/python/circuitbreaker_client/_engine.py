@@ -87,6 +87,9 @@ class Engine:
     def next_seq(self) -> int:
         return next(self._numbers)
 
+    def next_lease(self) -> str:
+        return f"{self.client}.{next(self._numbers)}"
+
     def core(self, key: BreakerKey, alias: str) -> Core:
         """The one core of that name, as long as anybody holds it."""
         with self._lock:
@@ -107,14 +110,20 @@ class Engine:
     def snapshots(self) -> Mapping[str, BreakerSnapshot]:
         return {core.name: core.snapshot() for core in [*self.active.values()]}
 
-    def make_room(self) -> list[Core]:
-        """Forgets a tenth of the breakers, those unused for longest; they ask anew if they are used again."""
+    def make_room(self) -> set[str]:
+        """Forgets a tenth of the breakers, those unused for longest; the names under which they were asked for.
+
+        One that is still held asks anew when it is used again.
+        """
         with self._lock:
-            cores = sorted(self._all.values(), key=lambda core: core.used_at)
-        forgotten = cores[: max(1, len(cores) // 10)]
+            named = sorted((core for core in self._all.values() if core.aliases), key=lambda core: core.used_at)
+            forgotten = named[: max(1, len(named) // 10)]
+            names = {alias for core in forgotten for alias in core.aliases}
+            for core in forgotten:
+                core.aliases.clear()
         for core in forgotten:
             core.deactivate()
-        return forgotten
+        return names
 
     def add(self, core: Core) -> None:
         """Keeps the breaker up to date from now on."""
@@ -248,12 +257,14 @@ class Engine:
         hinted = self._heed() if heard else set()
         cores = active if tick or flushes else [*(urgent | hinted)]
         for core in cores:
-            core.tick(now)
+            core.drain(now)
         if self.settings.state_sync:
             self._sweep(active, now)
             self._talk.turn(cores, active, hinted)
             if self._talk.is_up and tick:
                 self._hearing.keep({core.key.namespace for core in active}, now)
+            for core in active if tick else ():
+                core.expire(perf_counter())  # after Redis was asked: a process that slept has not lost it
         for core in cores:
             if not core.is_active and not core.outbox and not core.settling:
                 self.active.pop(core.key, None)
