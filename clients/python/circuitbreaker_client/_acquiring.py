@@ -45,16 +45,17 @@ async def acquire_async(core: Core) -> Grant:
 
 def _steps(core: Core) -> Generator[tuple[Ask, float], None, Grant]:
     deadline = perf_counter() + core.settings.redis_timeout_seconds
-    mine: Ask | None = None
+    waited: Ask | None = None
+    is_own = False
     while True:
         now = perf_counter()
-        found, is_mine = core.step(mine, now, is_late=now >= deadline)
+        found, is_own = core.step(waited, now, is_own=is_own, is_late=now >= deadline)
         if isinstance(found, Grant):
             return found
-        mine = found if is_mine else None
+        waited = found
         try:
             yield found, deadline - now
         except BaseException:
-            if is_mine:
+            if is_own:
                 core.give_up(found)
             raise

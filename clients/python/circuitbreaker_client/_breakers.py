@@ -76,9 +76,8 @@ class BreakersBase(ABC, Generic[B]):
         found = self._by_name.get(name)
         if found is None:
             if len(self._by_name) >= self.settings.max_breakers:
-                for forgotten in self._engine.make_room():
-                    for alias in forgotten.aliases:
-                        self._by_name.pop(alias, None)
+                for alias in self._engine.make_room():
+                    self._by_name.pop(alias, None)
             found = self._by_name.setdefault(name, self._breaker(name))
         return found
 

@@ -93,6 +93,8 @@ class Core:
         "_refused",
         "_reported",
         "_tallies",
+        "_until",
+        "_until",
         "aliases",
         "closed",
         "degraded_at",
@@ -137,6 +139,7 @@ class Core:
         self.epoch = self.engine.epoch
         self.record: Record | None = None
         self.retry_at = 0.0
+        self._until = 0.0
         self.state = State.CLOSED
         self.order: Order | None = None
         self.fresh_at = -inf
@@ -166,10 +169,11 @@ class Core:
 
     # --- callers -----------------------------------------------------------------------------------------------------
 
-    def step(self, mine: Ask | None, now: float, *, is_late: bool) -> tuple[Grant | Ask, bool]:
-        """A grant, or the question to wait for and whether it is the caller's own. `mine`: the one it waited for.
+    def step(self, waited: Ask | None, now: float, *, is_own: bool, is_late: bool) -> tuple[Grant | Ask, bool]:
+        """A grant, or the question to wait for and whether it is the caller's own.
 
-        Raises CallNotPermittedError, and (strict) StoreUnavailableError. `is_late`: no more waiting.
+        `waited`: the one it has waited for, `is_own` or another caller's. `is_late`: no more waiting.
+        Raises CallNotPermittedError, and (strict) StoreUnavailableError.
         """
         with self._changing():
             self.used_at = now
@@ -177,23 +181,21 @@ class Core:
                 return Grant(self, _discard), False
             if not self.is_active:
                 self._activate()
-            strict = self.settings.strict
-            if mine is not None and (mine.is_set or is_late):
-                answered = self._answered(mine, now)
-                if answered is not None:
-                    return answered, False
+            if waited is not None and is_own and waited.permit is not None:
+                return self._answered(waited, waited.permit), False
+            if waited is not None and waited.error is not None:
+                self._unanswered(str(waited.error), now, waited.error)
+            elif is_late and self.local is None and not self._is_decided(now):
+                if waited is not None and is_own:
+                    waited.given_up = True
+                self._unanswered("Redis gave no answer in time", now)
             if self.local is not None:
                 return self._locally(self.local, now), False
-            if self.order is not None and self.state is State.CLOSED and not strict:
+            if self.order is not None and self.state is State.CLOSED and not self.settings.strict:
                 return Grant(self, self._buffer.append), False
             if now < self.retry_at:
                 raise self._refusal(now)
-            if is_late:
-                if strict:
-                    raise StoreUnavailableError(f"{self.name}: no answer from Redis within its time")
-                self._degrade("Redis gave no answer in time", now)
-                return self._locally(self.local, now), False  # type: ignore[arg-type] # that is what degrading means
-            return self._question(strict=strict)
+            return self._question()
 
     def give_up(self, ask: Ask) -> None:
         """The caller of `ask` waits no more."""
@@ -260,7 +262,7 @@ class Core:
     def snapshot(self) -> BreakerSnapshot:
         with self.lock:
             now = perf_counter()
-            retry_at = self.retry_at
+            retry_at = self._until
             return BreakerSnapshot(
                 breaker=self.name,
                 state=self.state,
@@ -329,12 +331,12 @@ class Core:
 
     def saw_report_acknowledged(self) -> None:
         with self.lock:
-            self._reported += self.outbox.acknowledged()
+            self._reported += self.outbox.acknowledged(perf_counter())
 
     def saw_report_refused(self) -> None:
         """It will never be taken."""
         with self._changing():
-            self.outbox.dropped += self.outbox.acknowledged()
+            self.outbox.dropped += self.outbox.acknowledged(perf_counter())
 
     def saw_settled(self, lease: str) -> None:
         with self.lock:
@@ -347,13 +349,23 @@ class Core:
         with self.lock:
             return self.outbox.next(perf_counter())
 
-    def tick(self, now: float) -> None:
-        """Empties the buffers and gives up a snapshot that is too old."""
-        with self._changing():
-            self._drain(now)
-            if self.local is None and self.order is not None and not self.settings.strict:
-                age = now - self.fresh_at
-                if age > self.settings.max_staleness_seconds:
+    def repeatable(self, now: float) -> Batch | None:
+        """A report that Redis has seen, for the sake of its reply."""
+        with self.lock:
+            return self.outbox.repeatable(now)
+
+    def drain(self, now: float) -> None:
+        """Empties the buffers."""
+        if self._buffer or self._refusals or self._old:
+            with self._changing():
+                self._drain(now)
+
+    def expire(self, now: float) -> None:
+        """Gives up a snapshot that is too old. A strict client asks anyway."""
+        age = now - self.fresh_at
+        if age > self.settings.max_staleness_seconds and self.local is None and not self.settings.strict:
+            with self._changing():
+                if self.order is not None:
                     self._degrade(f"Redis has been silent for {age:.1f} s", now)
 
     def deactivate(self) -> None:
@@ -398,7 +410,14 @@ class Core:
         if self.local is not None:
             self._follow_local(new_buffer=True)
 
-    def _question(self, *, strict: bool) -> tuple[Ask, bool]:
+    def _is_decided(self, now: float) -> bool:
+        """Whether the snapshot alone is enough."""
+        if self.settings.strict or self.order is None:
+            return False
+        return self.state is State.CLOSED or now < self.retry_at
+
+    def _question(self) -> tuple[Ask, bool]:
+        strict = self.settings.strict
         if self.order is None and not strict:
             if self._looking is None or self._looking.is_set:
                 self._looking = Ask(self, None)
@@ -406,28 +425,27 @@ class Core:
             return self._looking, False
         if self._asking is not None and not self._asking.is_set and not strict:
             return self._asking, False  # one in flight; its answer is for all who wait
-        self._asking = ask = Ask(self, f"{self.engine.client}.{self.engine.next_seq()}")
+        self._asking = ask = Ask(self, self.engine.next_lease())
         self.engine.submit(ask)
         return ask, True
 
-    def _answered(self, ask: Ask, now: float) -> Grant | None:
-        """What the caller's own question has brought; None: decide again."""
-        if ask.permit is None:
-            ask.given_up = True
-            if ask.error is not None:
-                if self.settings.strict:
-                    raise StoreUnavailableError(f"{self.name}: {ask.error}") from ask.error
-                self._degrade(str(ask.error), now)
-            return None
-        match ask.permit.decision:
+    def _unanswered(self, reason: str, now: float, cause: Exception | None = None) -> None:
+        """The local breaker decides; a strict client says so instead."""
+        if self.settings.strict:
+            raise StoreUnavailableError(f"{self.name}: {reason}") from cause
+        self._degrade(reason, now)
+
+    def _answered(self, ask: Ask, permit: Permit) -> Grant:
+        """What the caller's own question has brought."""
+        match permit.decision:
             case Decision.PROBE:
                 assert ask.lease is not None
-                return Grant(self, None, ask.lease, ask.permit.standing.order[:2])
+                return Grant(self, None, ask.lease, permit.standing.order[:2])
             case Decision.PERMITTED:
-                return Grant(self, self._buffer_of(ask.permit.standing.order[:2]).append)
+                return Grant(self, self._buffer_of(permit.standing.order[:2]).append)
             case Decision.NOT_PERMITTED:
                 self._refused += 1  # and not into N: Redis has counted it
-                after_ms = ask.permit.standing.retry_after_ms
+                after_ms = permit.standing.retry_after_ms
                 raise self._refused_error(None if after_ms < 0 else after_ms / 1000)
 
     def _locally(self, local: LocalBreaker, now: float) -> Grant:
@@ -480,7 +498,7 @@ class Core:
             self.engine.look(self)
         retry_at = inf if standing.retry_after_ms < 0 else now + standing.retry_after_ms / 1000
         if standing.state is State.HALF_OPEN and same and not was_local and not is_refusal:
-            retry_at = max(retry_at, self.retry_at)  # a refused caller comes back no earlier than it was told
+            retry_at = max(retry_at, self._until)  # a refused caller comes back no earlier than it was told
         self._set(standing.state, retry_at if standing.state is not State.CLOSED else 0.0)
         return True
 
@@ -517,8 +535,9 @@ class Core:
     def _set(self, state: State, retry_at: float) -> None:
         previous, self.state = self.state, state
         simply = state is State.CLOSED and not (self.settings.strict and self.local is None)
+        self._until = retry_at
         if self.is_active and not self.closed:
-            self.retry_at = retry_at
+            self.retry_at = 0.0 if self.settings.strict else retry_at
             self.record = self._buffer.append if simply else None
         if previous is not state:
             source = Source.LOCAL if self.local is not None else Source.SHARED

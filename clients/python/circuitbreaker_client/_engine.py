@@ -87,6 +87,9 @@ class Engine:
     def next_seq(self) -> int:
         return next(self._numbers)
 
+    def next_lease(self) -> str:
+        return f"{self.client}.{next(self._numbers)}"
+
     def core(self, key: BreakerKey, alias: str) -> Core:
         """The one core of that name, as long as anybody holds it."""
         with self._lock:
@@ -107,14 +110,20 @@ class Engine:
     def snapshots(self) -> Mapping[str, BreakerSnapshot]:
         return {core.name: core.snapshot() for core in [*self.active.values()]}
 
-    def make_room(self) -> list[Core]:
-        """Forgets a tenth of the breakers, those unused for longest; they ask anew if they are used again."""
+    def make_room(self) -> set[str]:
+        """Forgets a tenth of the breakers, those unused for longest; the names under which they were asked for.
+
+        One that is still held asks anew when it is used again.
+        """
         with self._lock:
-            cores = sorted(self._all.values(), key=lambda core: core.used_at)
-        forgotten = cores[: max(1, len(cores) // 10)]
+            named = sorted((core for core in self._all.values() if core.aliases), key=lambda core: core.used_at)
+            forgotten = named[: max(1, len(named) // 10)]
+            names = {alias for core in forgotten for alias in core.aliases}
+            for core in forgotten:
+                core.aliases.clear()
         for core in forgotten:
             core.deactivate()
-        return forgotten
+        return names
 
     def add(self, core: Core) -> None:
         """Keeps the breaker up to date from now on."""
@@ -227,11 +236,15 @@ class Engine:
             if listener is not None:
                 self._selector.register(listener, selectors.EVENT_READ)
             self._watched = listener
-        ready = self._selector.select(max(0.0, self._next_tick - perf_counter()))
-        with suppress(OSError):
-            self._waker[0].recv(4096)
+        heard = False
+        for key, _ in self._selector.select(max(0.0, self._next_tick - perf_counter())):
+            if key.fileobj is listener:
+                heard = True
+            else:
+                with suppress(OSError):
+                    self._waker[0].recv(4096)
         self._is_awake = False
-        return any(key.fileobj is listener for key, _ in ready)
+        return heard
 
     def _turn(self, *, heard: bool) -> None:
         now = perf_counter()
@@ -241,31 +254,38 @@ class Engine:
         flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
         urgent = {self._urgent.pop() for _ in range(len(self._urgent))}
         active = [*self.active.values()]
-        cores = active if tick or flushes else [*urgent]
+        hinted = self._heed() if heard else set()
+        cores = active if tick or flushes else [*(urgent | hinted)]
         for core in cores:
-            core.tick(now)
+            core.drain(now)
         if self.settings.state_sync:
-            if heard:
-                self._heed()
             self._sweep(active, now)
-            self._talk.turn(cores, active)
+            self._talk.turn(cores, active, hinted)
             if self._talk.is_up and tick:
                 self._hearing.keep({core.key.namespace for core in active}, now)
+            for core in active if tick else ():
+                core.expire(perf_counter())  # after Redis was asked: a process that slept has not lost it
         for core in cores:
             if not core.is_active and not core.outbox and not core.settling:
                 self.active.pop(core.key, None)
         for done in flushes:
             done.set()
 
-    def _heed(self) -> None:
-        """Hints name breakers to read again; a gap means all of them."""
+    def _heed(self) -> set[Core]:
+        """Hints name breakers whose standing is to be asked for at once; a gap means to read all again."""
         gap, hints = self._hearing.hear()
         if gap:
             self._talk.dirty.update(self.active.values())
+        hinted: set[Core] = set()
         for key, order in hints:
             core = self.active.get(key)
-            if core is not None and (order is None or core.order is None or order > core.order):
+            if core is None:
+                continue
+            if order is None or core.order is None:
                 self._talk.dirty.add(core)
+            elif order > core.order:
+                hinted.add(core)
+        return hinted
 
     def _sweep(self, active: list[Core], now: float) -> None:
         if now >= self._next_sweep:

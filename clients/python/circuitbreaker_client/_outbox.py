@@ -14,6 +14,7 @@ from circuitbreaker_contract.protocol import MAX_RUN, MAX_RUNS
 
 MAX_RUNS_KEPT: Final = 8 * MAX_RUNS  # some 2,000 changes between success and failure within ten seconds of silence
 _TOO_OLD: Final = (0, 0)
+_REMEMBERED_SECONDS: Final = 300.0  # half of REPORTER_KEPT_MS in rules.py
 _TOGETHER_SECONDS: Final = 0.5  # batches of one generation that come this close are sent as one
 
 
@@ -40,6 +41,7 @@ class Outbox:
         self._waiting: deque[Batch] = deque()
         self._aged: Counter[str] = Counter()
         self._sent: Batch | None = None
+        self._last: tuple[Batch, float] | None = None
         self.dropped = 0  # outcomes, since the beginning
 
     def __bool__(self) -> bool:
@@ -73,18 +75,23 @@ class Outbox:
             self._sent.order = _TOO_OLD
         return self._sent
 
-    def acknowledged(self) -> int:
+    def acknowledged(self, now: float) -> int:
         """Redis has the batch; how many outcomes that were."""
         count = self._sent.count if self._sent else 0
+        self._last = (self._sent, now) if self._sent else None
         self._sent = None
         return count
+
+    def repeatable(self, now: float) -> Batch | None:
+        """The last batch that Redis has, while it surely knows it: sent again it counts nothing."""
+        return self._last[0] if self._last is not None and now - self._last[1] < _REMEMBERED_SECONDS else None
 
     def discard(self) -> int:
         """Forgets everything; how many outcomes that were."""
         count = self.buffered
         self._waiting.clear()
         self._aged.clear()
-        self._sent = None
+        self._sent = self._last = None
         return count
 
     def _taken(self, waiting: deque[Batch]) -> Batch:

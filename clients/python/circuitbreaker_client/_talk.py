@@ -7,6 +7,7 @@ growing pauses; everything that must not be lost stays where it is until then.
 import logging
 from collections import defaultdict, deque
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from functools import partial
 from random import random
 from time import perf_counter
@@ -15,6 +16,7 @@ from typing import Any, Final
 from circuitbreaker_client._core import Core
 from circuitbreaker_client._grants import Ask
 from circuitbreaker_client._link import LibraryMissingError, Link
+from circuitbreaker_client._outbox import Batch
 from circuitbreaker_client.errors import StoreUnavailableError
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract import protocol
@@ -28,6 +30,7 @@ logger = logging.getLogger("circuitbreaker_client")
 ROUNDS: Final = 64  # pipelines in one turn at most, so that a storm of outcomes cannot keep hints waiting
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 1.0
+_NONE: Final[AbstractSet[Core]] = frozenset()
 
 Job = tuple[Call[Any], Callable[[Any, float], None]]
 
@@ -53,15 +56,19 @@ class Talk:
     def is_up(self) -> bool:
         return self._down_since is None
 
-    def turn(self, cores: list[Core], active: list[Core]) -> None:
-        """Says what `cores` have to say, and asks what is to be asked. `active`: all that are to be read again."""
+    def turn(self, cores: list[Core], active: list[Core], hinted: AbstractSet[Core]) -> None:
+        """Says what `cores` have to say, and asks what is to be asked. `active`: all that Redis may be asked for.
+
+        `hinted` are those of `cores` of which a message says that they have changed.
+        """
         if self._down_since is not None and perf_counter() < self._try_at:
             self._fail([], StoreUnavailableError("Redis is silent"))
             return
         for _ in range(ROUNDS):
-            jobs = self._jobs(cores)
+            jobs = self._jobs(cores, hinted)
             if not jobs:
                 return
+            hinted = _NONE
             sent_at = perf_counter()
             try:
                 answers = self._link.exchange([call for call, _ in jobs])
@@ -81,7 +88,7 @@ class Talk:
         """Before the end: only when Redis answers."""
         if self.is_up:
             self.dirty.clear()
-            self.turn(cores, [])
+            self.turn(cores, [], _NONE)
         self._fail([], StoreUnavailableError("the client is closed"))
 
     def close(self) -> None:
@@ -89,7 +96,7 @@ class Talk:
 
     # --- jobs: a call, and what to do with its answer ----------------------------------------------------------------
 
-    def _jobs(self, cores: list[Core]) -> list[Job]:
+    def _jobs(self, cores: list[Core], hinted: AbstractSet[Core]) -> list[Job]:
         jobs: list[Job] = []
         for core in cores:
             jobs += [self._settle(core, *each) for each in [*core.settling]]
@@ -102,16 +109,28 @@ class Talk:
                 call = protocol.acquire(ask.core.redis_key, client=self._client, lease=ask.lease)
                 jobs.append((call, partial(self._acquired, ask)))
         for core in cores:
-            batch = core.next_batch()
-            if batch is not None:
-                report = protocol.report(
-                    core.redis_key, client=self._client, seq=batch.seq, order=batch.order, batch=batch.runs
-                )
-                jobs.append((report, partial(self._reported, core)))
+            if (batch := core.next_batch()) is not None:
+                jobs.append((self._report(core, batch), partial(self._reported, core)))
+            elif core in hinted:
+                # The reply to a report tells the standing, at a fifth of what the whole snapshot costs; and a report
+                # that Redis has seen already counts nothing. Of fifty processes the last one gains most.
+                if (repeated := core.repeatable(perf_counter())) is not None:
+                    jobs.append((self._report(core, repeated), partial(self._repeated, core)))
+                else:
+                    self.dirty.add(core)
         while self.dirty:
             core = self.dirty.pop()
             jobs.append((protocol.observe(core.redis_key), partial(self._observed, core)))
         return jobs
+
+    def _report(self, core: Core, batch: Batch) -> Call[Standing]:
+        return protocol.report(core.redis_key, client=self._client, seq=batch.seq, order=batch.order, batch=batch.runs)
+
+    def _repeated(self, core: Core, answer: Standing | CircuitBreakerError, sent_at: float) -> None:
+        if isinstance(answer, Standing):
+            core.saw_standing(answer, sent_at)
+        else:
+            self.dirty.add(core)
 
     def _settle(self, core: Core, lease: str, order: tuple[int, int], outcome: Outcome) -> Job:
         call = protocol.settle(core.redis_key, client=self._client, lease=lease, order=order, outcome=outcome)
