@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from circuitbreaker_local.redis_server import RedisServer, find_redis_server
-from tests.bench.client.calls import Costs, best, costs, typical
-from tests.bench.client.commands import Load, load
+from tests.bench.client.calls import Costs, best, costs, over_bare, typical
+from tests.bench.client.commands import FAILING, Load, load
 from tests.bench.client.contenders import CONTENDERS, Contender
 from tests.bench.client.memory import memory, mib
 from tests.bench.client.openings import PROCESSES, Openings, openings
@@ -51,7 +51,10 @@ def main() -> None:
     if "commands" in asked.only:
         with RedisServer(server) as redis:
             sharing = [each for each in everybody if each.store == "Redis"]
-            loads = {each.name: load(each, redis.url, 20.0 if asked.long else 4.0) for each in sharing}
+            seconds = 20.0 if asked.long else 3.0
+            for each in sharing:
+                loads[each.name] = load(each, redis.url, seconds, 0)
+                loads[f"{each.name}, failing"] = load(each, redis.url, seconds, FAILING)
         show_loads(loads)
     if "openings" in asked.only:
         for each in compared_openings(everybody):
@@ -85,14 +88,14 @@ def show_costs(found: Mapping[str, Costs]) -> None:
     print("\nnanoseconds a call: the least disturbed round (the middle one); ours/it compares the former")
     print(f"{'':<28}{'bare':>6}{'permitted, over bare':>26}{'ours/it':>9}{'refused, all of it':>26}{'ours/it':>9}")
     for name, each in found.items():
-        ours = found.get(OURS + (", async" if name.endswith("async") else ""))
-        permitted, refused = best(each.permitted), best(each.refused)
+        ours = OURS + (", async" if name.endswith("async") else "")
+        permitted, refused = over_bare(found, name, best), best(each.refused)
         ratios = ("", "")
-        if ours and not name.startswith("ours"):
-            ratios = (_ratio(best(ours.permitted), permitted), _ratio(best(ours.refused), refused))
+        if ours in found and not name.startswith("ours"):
+            ratios = (_ratio(over_bare(found, ours, best), permitted), _ratio(best(found[ours].refused), refused))
         print(
             f"{name:<28}{best(each.bare) * 1e9:>6.0f}"
-            f"{f'{permitted * 1e9:,.0f} ({typical(each.permitted) * 1e9:,.0f})':>26}{ratios[0]:>9}"
+            f"{f'{permitted * 1e9:,.0f} ({over_bare(found, name, typical) * 1e9:,.0f})':>26}{ratios[0]:>9}"
             f"{f'{refused * 1e9:,.0f} ({typical(each.refused) * 1e9:,.0f})':>26}{ratios[1]:>9}",
             flush=True,
         )
@@ -104,7 +107,9 @@ def _ratio(ours: float, theirs: float) -> str:
 
 def show_loads(found: Mapping[str, Load]) -> None:
     """A row a contender."""
-    print("\nRedis commands per 1,000 calls, one process that tries to make 10,000 calls/s, 1 in 1,000 failing")
+    print(
+        "\nRedis commands per 1,000 calls, one process that tries to make 10,000 calls/s (failing: 1 in 1,000 of them)"
+    )
     for name, each in found.items():
         made = f"at {each.calls_per_second:,.0f} calls/s"
         print(f"{name:<28}{each.sent:>10.2f} sent {each.executed:>10.2f} executed   {made}", flush=True)

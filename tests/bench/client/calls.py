@@ -1,7 +1,7 @@
 """What a permitted and a refused call cost: each contender in a process of its own, rounds in turn over all of them.
 
 A process of its own, since some keep threads that would disturb the others; in turn, so that a slow moment of the
-machine falls on all alike. A round calls the bare function, then the protected one, and keeps the difference. Async
+machine falls on all alike. A round calls the bare function, then the protected one. Async
 calls let the event loop run every `BREATH` calls, as a service would.
 """
 
@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import multiprocessing
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -32,7 +32,7 @@ class ContenderError(Exception):
 
 @dataclass
 class Costs:
-    """Seconds a call, one figure a round. `permitted` is over the bare call; `refused` is all of it."""
+    """Seconds a call, one figure a round; `permitted` and `refused` are all of it."""
 
     bare: list[float] = field(default_factory=list)
     permitted: list[float] = field(default_factory=list)
@@ -57,7 +57,7 @@ def costs(contenders: Sequence[Contender], url: str, rounds: int) -> dict[str, C
             for name, kept in found.items():
                 bare, protected = _ask(workers[name][1], "permitted")
                 kept.bare.append(bare)
-                kept.permitted.append(protected - bare)
+                kept.permitted.append(protected)
         for name in found:
             _ask(workers[name][1], "open")
         for _ in range(rounds):
@@ -219,6 +219,15 @@ async def _trip_async(protected: Protected) -> None:
                 continue
         await asyncio.sleep(0.01)
     raise RuntimeError("does not open")
+
+
+def over_bare(costs: Mapping[str, Costs], name: str, of: Callable[[Sequence[float]], float]) -> float:
+    """What the breaker adds to a call. The bare call is the fastest kind's of any process: what it costs in the
+    process of one contender depends on what else is compiled there, which must not be a discount.
+    """
+    is_async = name.endswith("async")
+    bare = min(of(each.bare) for other, each in costs.items() if other.endswith("async") == is_async)
+    return of(costs[name].permitted) - bare
 
 
 def best(figures: Sequence[float]) -> float:

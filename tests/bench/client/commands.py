@@ -1,4 +1,4 @@
-"""What Redis is asked while one process makes 10,000 calls a second, of which one in 1,000 fails.
+"""What Redis is asked while one process makes 10,000 calls a second, all good or one in 1,000 failing.
 
 `sent` counts what comes over the wire (MONITOR tells what functions and scripts run inside from it); `executed` is what
 INFO adds to `total_commands_processed`. Whoever cannot make that many calls makes what it can.
@@ -18,7 +18,7 @@ from tests.bench.client.contenders import Contender, Protected
 
 CALLS_PER_SECOND = 10_000
 TICK_SECONDS = 0.002
-FAILING = 1_000  # every so many calls one fails
+FAILING = 1_000
 SETTLE_SECONDS = 0.3  # what is buffered is on its way
 
 
@@ -61,18 +61,18 @@ class Monitor:
                 self.sent += 1
 
 
-def load(contender: Contender, url: str, seconds: float) -> Load:
-    """Measured with the contender in this process."""
-    name = f"commands-{contender.name.replace(', ', '-').lower()}"
+def load(contender: Contender, url: str, seconds: float, failing: int) -> Load:
+    """Measured with the contender in this process; one call in `failing` fails, none when it is 0."""
+    name = f"commands-{failing}-{contender.name.replace(', ', '-').lower()}"
     with redis.Redis.from_url(url) as client, Monitor(url) as monitor:
         if contender.is_async:
-            return asyncio.run(_load_async(contender, name, url, seconds, client, monitor))
+            return asyncio.run(_load_async(contender, name, url, seconds, failing, client, monitor))
         protected = contender.build(name, url)
         try:
-            _calls(protected, 0.5)  # connections, first reads
+            _calls(protected, 0.5, failing)  # connections, first reads
             sleep(SETTLE_SECONDS)
             sent, executed = monitor.sent, _executed(client)
-            calls, took = _calls(protected, seconds)
+            calls, took = _calls(protected, seconds, failing)
             sleep(SETTLE_SECONDS)
             return _load(monitor.sent - sent, _executed(client) - executed, calls, took)
         finally:
@@ -80,14 +80,14 @@ def load(contender: Contender, url: str, seconds: float) -> Load:
 
 
 async def _load_async(
-    contender: Contender, name: str, url: str, seconds: float, client: redis.Redis, monitor: Monitor
+    contender: Contender, name: str, url: str, seconds: float, failing: int, client: redis.Redis, monitor: Monitor
 ) -> Load:
     protected = contender.build(name, url)
     try:
-        await _calls_async(protected, 0.5)
+        await _calls_async(protected, 0.5, failing)
         await asyncio.sleep(SETTLE_SECONDS)
         sent, executed = monitor.sent, _executed(client)
-        calls, took = await _calls_async(protected, seconds)
+        calls, took = await _calls_async(protected, seconds, failing)
         await asyncio.sleep(SETTLE_SECONDS)
         return _load(monitor.sent - sent, _executed(client) - executed, calls, took)
     finally:
@@ -105,25 +105,25 @@ def _executed(client: redis.Redis) -> int:
     return int(client.info("stats")["total_commands_processed"])
 
 
-def _calls(protected: Protected, seconds: float) -> tuple[int, float]:
+def _calls(protected: Protected, seconds: float, failing: int) -> tuple[int, float]:
     began, calls = monotonic(), 0
     while (elapsed := monotonic() - began) < seconds:
         due = int(elapsed * CALLS_PER_SECOND)
         for _ in range(min(due - calls, 200)):
             calls += 1
             with suppress(Exception):
-                protected.call(-1 if calls % FAILING == 0 else 1)
+                protected.call(-1 if failing and calls % failing == 0 else 1)
         sleep(TICK_SECONDS)
     return calls, monotonic() - began
 
 
-async def _calls_async(protected: Protected, seconds: float) -> tuple[int, float]:
+async def _calls_async(protected: Protected, seconds: float, failing: int) -> tuple[int, float]:
     began, calls = monotonic(), 0
     while (elapsed := monotonic() - began) < seconds:
         due = int(elapsed * CALLS_PER_SECOND)
         for _ in range(min(due - calls, 200)):
             calls += 1
             with suppress(Exception):
-                await protected.call(-1 if calls % FAILING == 0 else 1)
+                await protected.call(-1 if failing and calls % failing == 0 else 1)
         await asyncio.sleep(TICK_SECONDS)
     return calls, monotonic() - began

@@ -6,7 +6,7 @@ defaults, as in the library's own documentation.
 """
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -32,6 +32,7 @@ from circuitbreaker_client import (
     StateChanged,
 )
 from circuitbreaker_client.settings import Options
+from circuitbreaker_contract import library, protocol
 
 THRESHOLD = 5
 HOUR_SECONDS = 3600
@@ -164,6 +165,15 @@ POLICY = Policy(
     slow_call_duration_ms=1_000,
     slow_call_rate_percent=100,
 )
+
+
+def define(url: str, names: Iterable[str]) -> None:
+    """What an operator does beforehand: the library, and breakers for ours."""
+    with redis.Redis.from_url(url) as client:
+        client.function_load(library.source(), replace=True)
+        for name in names:
+            call = protocol.configure(f"cb:{{bench/{name}}}", owner="env", uid="env", generation=1, policy=POLICY)
+            client.fcall(call.function, len(call.keys), *call.keys, *call.args)
 
 
 class Doorbell:

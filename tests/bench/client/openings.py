@@ -3,10 +3,10 @@
 The clock is CLOCK_MONOTONIC, one for all processes of a machine. It starts right before the call whose failure trips,
 in a process of its own. Every process has made a permitted call before, and the earlier failures have arrived.
 
-Then each process makes its next call. Where the library tells a process that the breaker has opened, the process sleeps
-until it is told, calls, and notes when it was refused. Elsewhere it calls every `pace_ms`, from a moment of its own
-within the first pace: up to a pace is added to what the library takes. (Nobody calls between the failures: in all of
-these libraries a success of any process would end the streak.)
+Then each process makes its next call. Where the library tells a process that the breaker has opened, the process
+sleeps, and makes a call where it is told, which is refused. Elsewhere it calls every `pace_ms`, from a moment of its
+own within the first pace: up to a pace is added to what the library takes. (Nobody calls between the failures: in all
+of these libraries a success of any process would end the streak.)
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from time import monotonic, monotonic_ns, sleep
 from typing import Any
 
 from tests.bench.client.calls import ContenderError
-from tests.bench.client.contenders import CONTENDERS, THRESHOLD, Contender, Protected
+from tests.bench.client.contenders import CONTENDERS, THRESHOLD, Contender, Protected, define
 
 PROCESSES = 50
 GIVE_UP_SECONDS = 3.0  # who is not refused by then never will be
 ANSWER_SECONDS = 20.0
 START_SECONDS = 120.0
-ARRIVE_SECONDS = 0.15  # what was reported before the last failure is there, and everybody knows when to begin
+ARRIVE_SECONDS = 0.15  # what is buffered is there: the first calls before the failures, and these before the last one
 HEAD_START_SECONDS = 0.005  # for the failure that trips: a success that overtakes it would end the streak
 
 
@@ -41,6 +41,9 @@ class Openings:
 
 def openings(contender: Contender, url: str, count: int) -> Openings:
     """One after another."""
+    names = [f"opening-{contender.library}-{number}".lower() for number in range(count)]
+    if contender.library == "ours":
+        define(url, ["first", *names])  # as an operator has done long before
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.bench.client.contenders"])
     workers: list[tuple[Any, Connection]] = []
@@ -54,11 +57,11 @@ def openings(contender: Contender, url: str, count: int) -> Openings:
             workers.append((process, ours))
         connections = [connection for _, connection in workers]
         _answers(connections, START_SECONDS)
-        for number in range(count):
+        for name in names:
             for connection in connections:
-                connection.send(f"opening-{contender.library}-{number}".lower())
+                connection.send(name)
             _answers(connections, ANSWER_SECONDS)
-            at = monotonic() + ARRIVE_SECONDS
+            at = monotonic() + 2 * ARRIVE_SECONDS
             for position, connection in enumerate(connections):
                 phase = HEAD_START_SECONDS + position / PROCESSES * contender.pace_ms / 1000
                 connection.send(at if position == 0 else at + phase)
@@ -114,16 +117,33 @@ def work(connection: Connection, name: str, url: str, trips: bool) -> None:
         first.close()
 
 
+class Told:
+    """The library says that it is Open: a call is made right there, and is refused."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.refused_at = 0
+
+    def ring(self, protected: Protected) -> None:
+        with suppress(protected.refusal):
+            protected.call(1)
+            self.event.set()  # not refused yet: the process goes on to call until it is
+            return
+        self.refused_at = monotonic_ns()
+        self.event.set()
+
+
 def _opening(connection: Connection, contender: Contender, breaker: str, url: str, trips: bool) -> None:
-    told = threading.Event()
+    told = Told()
     protected = contender.build(breaker, url)
     if protected.on_open:
-        protected.on_open(told.set)
+        protected.on_open(lambda: told.ring(protected))
     try:
         protected.call(1)
         connection.send(0)
         begin = connection.recv()
         if trips:
+            sleep(max(0.0, begin - ARRIVE_SECONDS - monotonic()))
             for _ in range(THRESHOLD - 1):
                 with suppress(Exception):
                     protected.call(-1)
@@ -133,20 +153,20 @@ def _opening(connection: Connection, contender: Contender, breaker: str, url: st
             began = monotonic_ns()
             with suppress(Exception):
                 protected.call(-1)
-            _until_refused(protected, None, 0.001)
+            _until_refused(protected, 0.001)
             connection.send(began)
         else:
-            connection.send(_until_refused(protected, told if protected.on_open else None, contender.pace_ms / 1000))
+            if protected.on_open:
+                told.event.wait(GIVE_UP_SECONDS)
+            connection.send(told.refused_at or _until_refused(protected, contender.pace_ms / 1000))
     finally:
         (protected.leave or protected.close)()
 
 
-def _until_refused(protected: Protected, told: threading.Event | None, pace_seconds: float) -> int:
+def _until_refused(protected: Protected, pace_seconds: float) -> int:
     """When; 0 when never."""
     deadline = monotonic() + GIVE_UP_SECONDS
     while monotonic() < deadline:
-        if told is not None:
-            told.wait(GIVE_UP_SECONDS)
         try:
             protected.call(1)
         except protected.refusal:
@@ -162,6 +182,7 @@ async def _opening_async(connection: Connection, contender: Contender, breaker: 
         connection.send(0)
         begin = await asyncio.to_thread(connection.recv)
         if trips:
+            await asyncio.sleep(max(0.0, begin - ARRIVE_SECONDS - monotonic()))
             for _ in range(THRESHOLD - 1):
                 with suppress(Exception):
                     await protected.call(-1)
