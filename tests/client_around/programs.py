@@ -46,9 +46,11 @@ def program(
 
 
 @contextmanager
-def service(app: str, folder: Path, log: Path, variables: Mapping[str, object], ready: str) -> Iterator[httpx.Client]:
-    """An ASGI app under uvicorn on a free port."""
-    port = free_port()
+def service(
+    app: str, folder: Path, log: Path, variables: Mapping[str, object], ready: str, port: int | None = None
+) -> Iterator[httpx.Client]:
+    """An ASGI app under uvicorn, on a free port where none is given."""
+    port = port or free_port()
     with program([*uvicorn(app, port)], folder, log, variables, port, ready) as client:
         yield client
 

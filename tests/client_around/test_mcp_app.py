@@ -1,6 +1,6 @@
 """examples/mcp-app: what its compose file starts, as processes on loopback, scraped by a real Prometheus."""
 
-import json
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -92,18 +92,17 @@ def test_the_image_holds_what_the_app_imports() -> None:
 
 def test_two_copies_share_a_breaker_and_prometheus_sees_it(shared_redis, stack, tmp_path) -> None:
     """The upstream fails: one copy opens the breaker, both refuse, health and Prometheus say so."""
+    ports = [free_port(), free_port()]
+    targets = [f"127.0.0.1:{port}" for port in ports]
+    config = copy.deepcopy(PROMETHEUS)
+    config["scrape_configs"][0]["static_configs"] = [{"targets": targets}]
+    watching = stack.enter_context(prometheus(config, tmp_path))  # first: it takes some seconds to look for targets
     upstream = stack.enter_context(service("upstream:app", APP, tmp_path / "upstream.log", {}, "/answer"))
     variables = settings(shared_redis.url, upstream)
     first, second = (
-        stack.enter_context(service("app:app", APP, tmp_path / f"app-{number}.log", variables, "/health"))
-        for number in (1, 2)
+        stack.enter_context(service("app:app", APP, tmp_path / f"app-{port}.log", variables, "/health", port))
+        for port in ports
     )
-    config = json.loads(json.dumps(PROMETHEUS))
-    (job,) = config["scrape_configs"]
-    targets = [f"127.0.0.1:{client.base_url.port}" for client in (first, second)]
-    job["static_configs"] = [{"targets": targets}]
-    watching = stack.enter_context(prometheus(config, tmp_path))
-
     for client in (first, second):
         assert client.post("/ask").json() == {"answer": "forty-two"}
         assert client.get("/health").json()["status"] == "healthy"
