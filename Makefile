@@ -18,8 +18,10 @@ lint: ## ruff: rules and format
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 
-types: ## mypy --strict on the packages
+types: ## mypy --strict on the packages; mypy and pyright on the client's public types
 	$(RUN) mypy
+	$(RUN) mypy tests/typing/client.py
+	$(RUN) pyright
 
 bench: ## figures: the functions beside HINCRBY, reflect lag, clock lag, 1,000 breakers until Ready
 	@$(RUN) python -m tests.bench

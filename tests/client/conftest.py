@@ -1,7 +1,9 @@
 from collections.abc import Iterator
 
 import pytest
+import redis
 
+from circuitbreaker_conformance import RedisStore
 from tests.client.world import World, client_threads, until
 
 
@@ -26,3 +28,12 @@ def own_world(redis_server) -> Iterator[World]:
     world = World(redis_server)
     yield world
     world.close()
+
+
+@pytest.fixture
+def lua_store(shared_redis) -> Iterator[RedisStore]:
+    """The library with a clock that the test sets."""
+    with redis.Redis.from_url(shared_redis.url, decode_responses=True) as admin:
+        store = RedisStore(admin)
+        yield store
+        store.close()

@@ -63,6 +63,7 @@ class World:
 
     def login(self, rules: str) -> str:
         """The URL of a new user with these ACL rules."""
+        self.admin.acl_log_reset()
         self.admin.execute_command("ACL", "SETUSER", "app", *rules.split())
         self._stack.callback(self.admin.execute_command, "ACL", "DELUSER", "app")
         return f"redis://app:secret@127.0.0.1:{self.server.port}/0"

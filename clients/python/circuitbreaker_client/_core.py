@@ -89,6 +89,7 @@ class Core:
         "_last_failure_at",
         "_looking",
         "_old",
+        "_promised",
         "_refusals",
         "_refused",
         "_reported",
@@ -139,7 +140,8 @@ class Core:
         self.epoch = self.engine.epoch
         self.record: Record | None = None
         self.retry_at = 0.0
-        self._until = 0.0
+        self._until = 0.0  # when a call may be tried, as far as is known
+        self._promised = 0.0  # the same, as Redis told a caller that it refused
         self.state = State.CLOSED
         self.order: Order | None = None
         self.fresh_at = -inf
@@ -485,6 +487,8 @@ class Core:
         if known is not None and order < known and now - self.fresh_at <= self.settings.max_staleness_seconds:
             return False
         was_local, same = self.local is not None, known == order
+        if not same:
+            self._promised = 0.0
         self.order, self.fresh_at = order, max(sent_at, self.fresh_at)
         self.is_unknown = False
         if self.local is not None:
@@ -497,8 +501,10 @@ class Core:
         if self._known_policy != (order.incarnation, order.revision):
             self.engine.look(self)
         retry_at = inf if standing.retry_after_ms < 0 else now + standing.retry_after_ms / 1000
-        if standing.state is State.HALF_OPEN and same and not was_local and not is_refusal:
-            retry_at = max(retry_at, self._until)  # a refused caller comes back no earlier than it was told
+        if is_refusal:
+            self._promised = retry_at
+        elif standing.state is State.HALF_OPEN and same:
+            retry_at = max(retry_at, self._promised)  # a refused caller comes back no earlier than it was told
         self._set(standing.state, retry_at if standing.state is not State.CLOSED else 0.0)
         return True
 

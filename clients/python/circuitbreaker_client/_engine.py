@@ -279,11 +279,13 @@ class Engine:
         hinted: set[Core] = set()
         for key, order in hints:
             core = self.active.get(key)
-            if core is None:
+            if core is None or (order is not None and core.order is not None and order <= core.order):
                 continue
-            if order is None or core.order is None:
-                self._talk.dirty.add(core)
-            elif order > core.order:
+            if order is None or core.order is None or order.incarnation != core.order.incarnation:
+                self._talk.dirty.add(core)  # another one of that name: it does not know our reports
+            elif order.generation == core.order.generation:
+                self._talk.dirty.add(core)  # another policy
+            else:
                 hinted.add(core)
         return hinted
 

@@ -22,7 +22,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Self, TypedDict, Unpack
+from typing import Any, Final, Self, TypedDict, Unpack, cast
 
 from circuitbreaker_client.errors import SettingsError
 from circuitbreaker_contract.durations import parse_setting_ms
@@ -116,7 +116,7 @@ class Settings:
             values["policy"] = _policy(found, wrong)
         if wrong:
             raise SettingsError("\n".join(wrong))
-        return cls.of(**{**values, **options})
+        return cls.of(**cast("Options", {**values, **options}))
 
 
 def own_namespace() -> str:
