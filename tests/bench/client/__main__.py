@@ -112,7 +112,7 @@ def show_loads(found: Mapping[str, Load]) -> None:
     )
     for name, each in found.items():
         made = f"at {each.calls_per_second:,.0f} calls/s"
-        print(f"{name:<28}{each.sent:>10.2f} sent {each.executed:>10.2f} executed   {made}", flush=True)
+        print(f"{name:<34}{each.sent:>10.2f} sent {each.executed:>10.2f} executed   {made}", flush=True)
 
 
 def show_opening(contender: Contender, found: Openings) -> None:
