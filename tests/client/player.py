@@ -131,14 +131,16 @@ class ClientStore:
     def _report(self, name: str, order: tuple[int, int], batch: str) -> list[Any]:
         client = self._client(name)
         core = client.core
-        buffer = next((each for each in core._buffers() if each.order == order and each.local_order is None), None)
+        buffer = next(
+            (each for each in core.recording.buffers() if each.order == order and each.local_order is None), None
+        )
         if buffer is None:
             raise NotPlayableError(f"{name} never knew the generation of that batch")
         slow = (core.policy.slow_call_duration_ms + 1) / 1000
         for letter, count in check_batch(batch):
             for _ in range(count):
                 if letter == "N":
-                    core._refusals.append(None)
+                    core.recording.refusals.append(None)
                 else:
                     buffer.append({"S": 0.0, "F": failed(0.0), "L": slow, "M": failed(slow), "I": IGNORED}[letter])
         self._flushed(client)

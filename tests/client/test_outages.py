@@ -107,9 +107,9 @@ def test_what_was_buffered_is_reported(redis_server_binary) -> None:
 def aged(payments) -> int:
     core = payments._core
     with core.lock:
-        core.outbox.next(time.perf_counter())
-        return sum(core.outbox._aged.values()) + sum(
-            batch.count for batch in [core.outbox._sent] if batch and batch.order == (0, 0)
+        core.recording.outbox.next(time.perf_counter())
+        return sum(core.recording.outbox._aged.values()) + sum(
+            batch.count for batch in [core.recording.outbox._sent] if batch and batch.order == (0, 0)
         )
 
 
