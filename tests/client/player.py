@@ -19,7 +19,16 @@ from circuitbreaker_contract.arguments import check_batch
 from circuitbreaker_contract.keys import Keys
 from tests.client.world import until
 
-CLOCKED = ("_acquiring", "_breakers", "_core", "_engine", "_protect", "_talk")  # modules that read a clock
+CLOCKED = (
+    "_acquiring",
+    "_breakers",
+    "_core",
+    "_engine",
+    "_knowledge",
+    "_protect",
+    "_recording",
+    "_talk",
+)  # modules that read a clock
 REPORTS, SETTLES = {"acquire", "report", "settle"}, {"settle"}
 
 
