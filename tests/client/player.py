@@ -131,11 +131,12 @@ class ClientStore:
             client.flush()  # a refusal of its own is reported
             after = refused.retry_after_seconds
             return [*self._standing(core)[:4], -1 if after is None else round(after * 1000), "NotPermitted", 0]
+        granted = [*self._standing(core)[:4], 0]  # retryAfterMs: the call may be tried now
         if not grant.is_probe:
-            return [*self._standing(core), "Permitted", 0]
+            return [*granted, "Permitted", 0]
         self._grants[name, lease] = grant
         lease_ms = core.policy.probe_timeout_ms  # a client does not keep it: it settles whenever the call ends
-        return [*self._standing(core), "Probe", lease_ms]
+        return [*granted, "Probe", lease_ms]
 
     def _report(self, name: str, order: tuple[int, int], batch: str) -> list[Any]:
         client = self._client(name)
