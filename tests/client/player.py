@@ -19,7 +19,16 @@ from circuitbreaker_contract.arguments import check_batch
 from circuitbreaker_contract.keys import Keys
 from tests.client.world import until
 
-CLOCKED = ("_acquiring", "_breakers", "_core", "_engine", "_protect", "_talk")  # modules that read a clock
+CLOCKED = (
+    "_acquiring",
+    "_breakers",
+    "_core",
+    "_engine",
+    "_knowledge",
+    "_protect",
+    "_recording",
+    "_talk",
+)  # modules that read a clock
 REPORTS, SETTLES = {"acquire", "report", "settle"}, {"settle"}
 
 
@@ -122,23 +131,26 @@ class ClientStore:
             client.flush()  # a refusal of its own is reported
             after = refused.retry_after_seconds
             return [*self._standing(core)[:4], -1 if after is None else round(after * 1000), "NotPermitted", 0]
+        granted = [*self._standing(core)[:4], 0]  # retryAfterMs: the call may be tried now
         if not grant.is_probe:
-            return [*self._standing(core), "Permitted", 0]
+            return [*granted, "Permitted", 0]
         self._grants[name, lease] = grant
         lease_ms = core.policy.probe_timeout_ms  # a client does not keep it: it settles whenever the call ends
-        return [*self._standing(core), "Probe", lease_ms]
+        return [*granted, "Probe", lease_ms]
 
     def _report(self, name: str, order: tuple[int, int], batch: str) -> list[Any]:
         client = self._client(name)
         core = client.core
-        buffer = next((each for each in core._buffers() if each.order == order and each.local_order is None), None)
+        buffer = next(
+            (each for each in core.recording.buffers() if each.order == order and each.local_order is None), None
+        )
         if buffer is None:
             raise NotPlayableError(f"{name} never knew the generation of that batch")
         slow = (core.policy.slow_call_duration_ms + 1) / 1000
         for letter, count in check_batch(batch):
             for _ in range(count):
                 if letter == "N":
-                    core._refusals.append(None)
+                    core.recording.refusals.append(None)
                 else:
                     buffer.append({"S": 0.0, "F": failed(0.0), "L": slow, "M": failed(slow), "I": IGNORED}[letter])
         self._flushed(client)

@@ -185,7 +185,8 @@ def standing(state: State, generation: int, *, incarnation: int = 5, retry_after
 
 def test_a_lower_order_never_replaces_a_higher(core, monkeypatch) -> None:
     now = core.engine._wall  # any number
-    monkeypatch.setattr("circuitbreaker_client._core.perf_counter", lambda: now)
+    for module in ("_core", "_knowledge"):
+        monkeypatch.setattr(f"circuitbreaker_client.{module}.perf_counter", lambda: now)
     core.saw_standing(standing(State.OPEN, 4, retry_after_ms=1_000), now)
     core.saw_standing(standing(State.CLOSED, 3), now)
     assert (core.state, core.order.generation) == (State.OPEN, 4)
@@ -201,7 +202,8 @@ def test_a_lower_order_never_replaces_a_higher(core, monkeypatch) -> None:
 
 def test_a_refused_caller_comes_back_no_earlier_than_told(core, monkeypatch) -> None:
     now = 1_000.0
-    monkeypatch.setattr("circuitbreaker_client._core.perf_counter", lambda: now)
+    for module in ("_core", "_knowledge"):
+        monkeypatch.setattr(f"circuitbreaker_client.{module}.perf_counter", lambda: now)
     core.saw_standing(standing(State.HALF_OPEN, 4), now)
     ask, mine = core.step(None, now, is_own=False, is_late=False)
     assert mine

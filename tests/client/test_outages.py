@@ -21,15 +21,22 @@ from circuitbreaker_local.redis_sentinel import RedisSentinel
 from tests.client.proxy import Proxy
 from tests.client.world import POLICY, SHORT, World, fail, until, until_state
 
+TIMEOUT_SECONDS = 0.3
+AT_ONCE_SECONDS = 0.2  # not enough to have waited for Redis
 BRIEF = {"max_staleness_seconds": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def _timeout(monkeypatch) -> None:
+    monkeypatch.setattr(World, "redis_timeout_seconds", TIMEOUT_SECONDS)
 
 
 def kinds(world) -> list[type]:
     return [type(each) for each in world.events if isinstance(each, Degraded | Recovered)]
 
 
-def in_time(breaker, within_seconds: float = 0.35) -> None:
-    """A call is answered without an error of Redis, and not later than the timeout allows (100 ms, and slack)."""
+def in_time(breaker, within_seconds: float = TIMEOUT_SECONDS + 0.5) -> None:
+    """A call is answered without an error of Redis, and not later than the timeout and some slack."""
     began = time.perf_counter()
     assert breaker.call(lambda: 5) == 5
     assert time.perf_counter() - began < within_seconds
@@ -59,9 +66,9 @@ def test_silence_in_closed(own_world, how) -> None:
     payments.call(int)
     breakers.flush()
     getattr(own_world.server, how)()
-    in_time(payments, 0.05)
+    in_time(payments, AT_ONCE_SECONDS)
     until(lambda: payments.snapshot().degraded, "the staleness bound")
-    in_time(payments, 0.05)
+    in_time(payments, AT_ONCE_SECONDS)
     assert payments.snapshot().policy == POLICY
     fail(payments, 3)
     assert payments.state is State.OPEN
@@ -107,9 +114,9 @@ def test_what_was_buffered_is_reported(redis_server_binary) -> None:
 def aged(payments) -> int:
     core = payments._core
     with core.lock:
-        core.outbox.next(time.perf_counter())
-        return sum(core.outbox._aged.values()) + sum(
-            batch.count for batch in [core.outbox._sent] if batch and batch.order == (0, 0)
+        core.recording.outbox.next(time.perf_counter())
+        return sum(core.recording.outbox._aged.values()) + sum(
+            batch.count for batch in [core.recording.outbox._sent] if batch and batch.order == (0, 0)
         )
 
 
@@ -123,7 +130,7 @@ def test_silence_in_half_open(own_world) -> None:
     until_state(payments, State.HALF_OPEN)
     own_world.server.pause()
     in_time(payments)
-    in_time(payments, 0.05)
+    in_time(payments, AT_ONCE_SECONDS)
     assert payments.snapshot().degraded
     assert payments.state is State.CLOSED, "its probe has succeeded"
     own_world.server.resume()
@@ -168,7 +175,7 @@ def test_redis_restarts_empty(own_world, caplog) -> None:
     payments.call(int)
     own_world.server.restart(empty=True)
     until(lambda: payments.snapshot().degraded, "the loss to be noticed")
-    in_time(payments, 0.05)
+    in_time(payments, AT_ONCE_SECONDS)
     own_world.load()
     caller.define(POLICY)
     until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
@@ -244,10 +251,10 @@ def test_slow_redis(own_world) -> None:
         payments = own_world.client(redis_url=f"redis://127.0.0.1:{proxy.port}/0", **BRIEF)["payments"]
         payments.call(int)
         assert payments.snapshot().source is Source.SHARED
-        proxy.delay_seconds = 0.3
-        in_time(payments, 0.05)
+        proxy.delay_seconds = 0.5
+        in_time(payments, AT_ONCE_SECONDS)
         until(lambda: payments.snapshot().degraded, "the staleness bound")
-        in_time(payments, 0.05)
+        in_time(payments, AT_ONCE_SECONDS)
         proxy.delay_seconds = 0.0
         until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
 
@@ -261,7 +268,7 @@ def test_many_callers_wait_once(own_world) -> None:
 
     with ThreadPoolExecutor(32) as pool:
         assert list(pool.map(payments.call, [lambda: 5] * 200)) == [5] * 200
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 3 * TIMEOUT_SECONDS
     own_world.server.resume()
 
 

@@ -23,13 +23,13 @@ PLAYABLE = [scenario for scenario in SCENARIOS if not why_not(scenario)]
 
 
 def sync_client(url: str) -> SimpleNamespace:
-    breakers = CircuitBreakers(redis_url=url, namespace=BREAKER.namespace)
+    breakers = CircuitBreakers(redis_url=url, namespace=BREAKER.namespace, redis_timeout_seconds=2)
     core = breakers[BREAKER.name]._core
     return SimpleNamespace(core=core, acquire=lambda: acquire(core), flush=breakers.flush, close=breakers.close)
 
 
 def async_client(url: str) -> SimpleNamespace:
-    breakers = AsyncCircuitBreakers(redis_url=url, namespace=BREAKER.namespace)
+    breakers = AsyncCircuitBreakers(redis_url=url, namespace=BREAKER.namespace, redis_timeout_seconds=2)
     core = breakers[BREAKER.name]._core
     return SimpleNamespace(
         core=core,

@@ -1,175 +1,42 @@
-"""What one process knows of one breaker, and how a call is decided from it. No I/O in this file.
+"""How a call is decided: permitted, refused, a probe, or a question to wait for. No I/O in this file."""
 
-`record` and `retry_at` are all that the hot path reads. `record` is the bound append of the buffer that belongs to the
-generation in force, while calls are simply permitted; None sends a call to `step`. A buffer is never exchanged while it
-is emptied: the background thread copies its first n marks and deletes them, each in one step of the interpreter, so
-appending needs no lock and a mark always stays with the generation that permitted its call.
-
-Who decides: the shared snapshot, or (`local` is there) a local breaker. A snapshot of a lower order never replaces one
-of a higher, unless that has expired: then Redis itself has gone back in time and stays there.
-
-Seconds are those of perf_counter. `lock` guards everything but the hot path; events are told after it is released.
-"""
-
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import inf
-from threading import RLock
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from circuitbreaker_client._estimate import TripEstimate
 from circuitbreaker_client._grants import Ask, Grant, Record
+from circuitbreaker_client._knowledge import Knowledge, discard
 from circuitbreaker_client._local import LocalBreaker
-from circuitbreaker_client._outbox import Batch, Outbox
 from circuitbreaker_client.errors import CallNotPermittedError, StoreUnavailableError
-from circuitbreaker_client.events import (
-    CallRefused,
-    Degraded,
-    Event,
-    OutcomesDropped,
-    Recovered,
-    Source,
-    StateChanged,
-)
-from circuitbreaker_client.outcomes import is_failure, outcome_of, runs_of
-from circuitbreaker_client.snapshots import BreakerSnapshot, BreakerStatistics
-from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_contract.state import (
-    NOT_PERMITTED_RUN,
-    Decision,
-    Order,
-    Outcome,
-    Permit,
-    Resume,
-    Snapshot,
-    Standing,
-    State,
-)
+from circuitbreaker_client.events import CallRefused
+from circuitbreaker_client.outcomes import is_failure, outcome_of
+from circuitbreaker_contract.state import Decision, Outcome, Permit, State
 
 if TYPE_CHECKING:
     from circuitbreaker_client._engine import Engine
-    from circuitbreaker_contract.policy import Policy
-
-KEPT_BUFFERS: Final = 64  # of earlier generations, for calls that began under them
-KEPT_SECONDS: Final = 600.0
-_NEVER: Final = (0, 0)  # the order of outcomes that no snapshot permitted: they add to totals
+    from circuitbreaker_contract.keys import BreakerKey
 
 
-class Buffer(list[float]):
-    """Marks of calls that one generation permitted; `local_order` is that of the local breaker, if that permitted."""
+class Core(Knowledge):
+    """A breaker in this process, as callers see it. The engine calls what begins with `saw_`."""
 
-    __slots__ = ("local_order", "order", "retired_at")
+    __slots__ = ("_asking", "_last_failure_at", "_looking", "aliases", "leases", "settling")
 
-    def __init__(self, order: tuple[int, int], local_order: tuple[int, int] | None) -> None:
-        super().__init__()
-        self.order = order
-        self.local_order = local_order
-        self.retired_at = inf
-
-
-def _discard(_mark: float) -> None:
-    """Where nothing is recorded any more."""
-
-
-class Core:
-    """The engine calls what begins with `saw_`, callers the rest."""
-
-    __slots__ = (
-        "__weakref__",
-        "_asking",
-        "_attempt",
-        "_buffer",
-        "_dropped_told",
-        "_estimate",
-        "_events",
-        "_known_policy",
-        "_last_failure_at",
-        "_looking",
-        "_old",
-        "_promised",
-        "_refusals",
-        "_refused",
-        "_reported",
-        "_tallies",
-        "_until",
-        "_until",
-        "aliases",
-        "closed",
-        "degraded_at",
-        "engine",
-        "epoch",
-        "fresh_at",
-        "is_active",
-        "is_unknown",
-        "key",
-        "leases",
-        "local",
-        "lock",
-        "name",
-        "order",
-        "outbox",
-        "policy",
-        "record",
-        "redis_key",
-        "retry_at",
-        "settings",
-        "settling",
-        "state",
-        "used_at",
-    )  # fmt: skip
-
-    def __init__(self, engine: "Engine", key: BreakerKey) -> None:
-        self.engine = engine
-        self.settings = engine.settings
-        self.key = key
-        self.name = str(key)
-        self.redis_key = engine.settings.keys.breaker(key)
+    def __init__(self, engine: "Engine", key: "BreakerKey") -> None:
         self.aliases: set[str] = set()
-        self.policy: Policy = engine.settings.policy
-        self.closed = False
-        self.used_at = perf_counter()
-        self.begin()
+        super().__init__(engine, key)
 
     def begin(self) -> None:
-        """As new: at the beginning, and in a child after fork, where other threads and their locks are gone."""
-        now = perf_counter()
-        self.lock = RLock()
-        self.epoch = self.engine.epoch
-        self.record: Record | None = None
-        self.retry_at = 0.0
-        self._until = 0.0  # when a call may be tried, as far as is known
-        self._promised = 0.0  # the same, as Redis told a caller that it refused
-        self.state = State.CLOSED
-        self.order: Order | None = None
-        self.fresh_at = -inf
-        self.local: LocalBreaker | None = None
-        self.degraded_at: float | None = None
-        self.is_unknown = False
-        self.is_active = False
-        self.outbox = Outbox(self.settings.max_staleness_seconds, self.engine.next_seq)
+        super().begin()
         self.leases: dict[str, tuple[int, int]] = {}  # probes of ours that are under way
         self.settling: list[tuple[str, tuple[int, int], Outcome]] = []  # and those that have ended
-        self._attempt = 0
-        self._known_policy: tuple[int, int] | None = None  # incarnation and revision of `policy`
-        self._buffer = Buffer(_NEVER, None)
-        self._old: list[Buffer] = []
-        self._refusals: list[None] = []
-        self._estimate = TripEstimate(self.policy, now)
         self._last_failure_at = -inf
         self._asking: Ask | None = None
         self._looking: Ask | None = None
-        self._events: list[Event] = []
-        self._tallies: Counter[str] = Counter()
-        self._refused = 0
-        self._reported = 0
-        self._dropped_told = 0
-        if self.closed:
-            self.record = _discard
 
-    # --- callers -----------------------------------------------------------------------------------------------------
+    def read_again(self) -> None:
+        self.engine.look(self)
 
     def step(self, waited: Ask | None, now: float, *, is_own: bool, is_late: bool) -> tuple[Grant | Ask, bool]:
         """A grant, or the question to wait for and whether it is the caller's own.
@@ -180,7 +47,7 @@ class Core:
         with self._changing():
             self.used_at = now
             if self.closed:
-                return Grant(self, _discard), False
+                return Grant(self, discard), False
             if not self.is_active:
                 self._activate()
             if waited is not None and is_own and waited.permit is not None:
@@ -194,7 +61,7 @@ class Core:
             if self.local is not None:
                 return self._locally(self.local, now), False
             if self.order is not None and self.state is State.CLOSED and not self.settings.strict:
-                return Grant(self, self._buffer.append), False
+                return Grant(self, self.recording.buffer.append), False
             if now < self.retry_at:
                 raise self._refusal(now)
             return self._question()
@@ -208,7 +75,7 @@ class Core:
 
     def refusal(self) -> CallNotPermittedError:
         """The error of a call that is refused here and now; counted."""
-        self._refusals.append(None)
+        self.recording.refusals.append(None)
         retry_at = self.retry_at
         error = CallNotPermittedError(self.name, None if retry_at == inf else max(0.0, retry_at - perf_counter()))
         if self.engine.on_event is not None:
@@ -226,7 +93,7 @@ class Core:
                 self._drain(now)
             return
         pause, self._last_failure_at = now - self._last_failure_at, now
-        trips = self._estimate.trips(self._buffer)
+        trips = self.recording.estimate.trips(self.recording.buffer)
         if trips or pause >= self.settings.flush_interval_seconds:
             self.engine.hurry(self)
 
@@ -234,7 +101,7 @@ class Core:
         """An outcome that no grant belongs to."""
         self.activate()
         if not self.closed:
-            self.ended(self._buffer.append, mark)
+            self.ended(self.recording.buffer.append, mark)
 
     def settled(self, grant: Grant, mark: float) -> None:
         """How a probe ended."""
@@ -245,10 +112,8 @@ class Core:
             if not grant.is_local:
                 self._settle(grant.lease, outcome)
                 return
-            self._tallies[outcome.value] += 1
-            if self.settings.state_sync and not self.is_unknown:
-                # To Redis it was no probe: it adds to totals.
-                self.outbox.add(self._buffer.order, [(outcome.value, 1)], perf_counter())
+            # To Redis it was no probe: it adds to totals.
+            self.recording.add(self.recording.buffer.order, outcome, perf_counter())
             if self.local is not None:
                 self.local.settle(self.engine.now_ms(), grant.lease, grant.order, outcome)
                 self._follow_local()
@@ -261,55 +126,6 @@ class Core:
             if not self.is_active and not self.closed:
                 self._activate()
 
-    def snapshot(self) -> BreakerSnapshot:
-        with self.lock:
-            now = perf_counter()
-            retry_at = self._until
-            return BreakerSnapshot(
-                breaker=self.name,
-                state=self.state,
-                source=Source.LOCAL if self.local is not None else Source.SHARED,
-                degraded=self.degraded_at is not None,
-                policy=self.policy,
-                order=self.order,
-                retry_after_seconds=None if retry_at == inf else max(0.0, retry_at - now),
-                age_seconds=self._age(now),
-            )
-
-    def statistics(self) -> BreakerStatistics:
-        with self.lock:
-            outcomes = {outcome: self._tallies[outcome.value] for outcome in Outcome}
-            return BreakerStatistics(
-                permitted=sum(outcomes.values()),
-                refused=self._refused + len(self._refusals),
-                outcomes=outcomes,
-                reported=self._reported,
-                dropped=self.outbox.dropped,
-                buffered=self.outbox.buffered + sum(map(len, self._buffers())),
-                state=self.state,
-                degraded=self.degraded_at is not None,
-                snapshot_age_seconds=self._age(perf_counter()),
-            )
-
-    # --- the engine --------------------------------------------------------------------------------------------------
-
-    def saw_snapshot(self, snapshot: Snapshot, sent_at: float) -> None:
-        """The whole of it, asked for at `sent_at`."""
-        with self._changing():
-            standing = Standing(snapshot.state, snapshot.order, snapshot.retry_after_ms)
-            if not self._see(standing, sent_at):
-                return
-            self._known_policy = (snapshot.order.incarnation, snapshot.order.revision)
-            self._attempt = snapshot.attempt
-            if snapshot.policy != self.policy:
-                self.policy = snapshot.policy
-                self._estimate = TripEstimate(self.policy, perf_counter())
-
-    def saw_standing(self, standing: Standing, sent_at: float) -> None:
-        """The beginning of each reply."""
-        with self._changing():
-            self._see(standing, sent_at)
-
     def saw_permit(self, ask: Ask, permit: Permit, sent_at: float) -> None:
         """The answer to `ask`. A probe that nobody waits for any more goes back."""
         with self._changing():
@@ -320,55 +136,9 @@ class Core:
                 if ask.given_up:
                     self._settle(ask.lease, Outcome.IGNORED)
 
-    def saw_nothing(self, reason: str) -> None:
-        """Redis answers, and has no such breaker, or no library. What it had is gone; a new one has a new order."""
-        with self._changing():
-            if self.settings.strict or (self.is_unknown and self.local is not None):
-                return
-            self.is_unknown = True
-            self.outbox.discard()
-            self._degrade(reason, perf_counter())
-            self.order = None
-            self.fresh_at = -inf
-
-    def saw_report_acknowledged(self) -> None:
-        with self.lock:
-            self._reported += self.outbox.acknowledged(perf_counter())
-
-    def saw_report_refused(self) -> None:
-        """It will never be taken."""
-        with self._changing():
-            self.outbox.dropped += self.outbox.acknowledged(perf_counter())
-
     def saw_settled(self, lease: str) -> None:
         with self.lock:
             self.settling = [each for each in self.settling if each[0] != lease]
-
-    def next_batch(self) -> Batch | None:
-        """What to report now."""
-        if not self.outbox:
-            return None
-        with self.lock:
-            return self.outbox.next(perf_counter())
-
-    def repeatable(self, now: float) -> Batch | None:
-        """A report that Redis has seen, for the sake of its reply."""
-        with self.lock:
-            return self.outbox.repeatable(now)
-
-    def drain(self, now: float) -> None:
-        """Empties the buffers."""
-        if self._buffer or self._refusals or self._old:
-            with self._changing():
-                self._drain(now)
-
-    def expire(self, now: float) -> None:
-        """Gives up a snapshot that is too old. A strict client asks anyway."""
-        age = now - self.fresh_at
-        if age > self.settings.max_staleness_seconds and self.local is None and not self.settings.strict:
-            with self._changing():
-                if self.order is not None:
-                    self._degrade(f"Redis has been silent for {age:.1f} s", now)
 
     def deactivate(self) -> None:
         """Makes it ask anew at its next use; what is buffered still goes out."""
@@ -384,30 +154,19 @@ class Core:
                 self._settle(lease, Outcome.IGNORED)
             self._drain(perf_counter())
             self.closed = True
-            self.record, self.retry_at = _discard, 0.0
+            self.record, self.retry_at = discard, 0.0
 
     # --- inside, under the lock --------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        events: list[Event] = []
-        try:
-            with self.lock:
-                try:
-                    yield
-                finally:
-                    events, self._events = self._events, []
-        finally:
-            if events:
-                self.engine.tell(events)
 
     def _activate(self) -> None:
         self.is_active = True
         if self.settings.state_sync:
             self._asking = self._looking = None
             self.order, self.local, self.degraded_at = None, None, None
+            self.recording.reports = True
         elif self.local is None:
             self.local = LocalBreaker(self.policy, self.engine.now_ms())
+            self.recording.reports = False
         self.engine.add(self)
         if self.local is not None:
             self._follow_local(new_buffer=True)
@@ -444,9 +203,9 @@ class Core:
                 assert ask.lease is not None
                 return Grant(self, None, ask.lease, permit.standing.order[:2])
             case Decision.PERMITTED:
-                return Grant(self, self._buffer_of(permit.standing.order[:2]).append)
+                return Grant(self, self.recording.of(permit.standing.order[:2]).append)
             case Decision.NOT_PERMITTED:
-                self._refused += 1  # and not into N: Redis has counted it
+                self.recording.refused += 1  # and not into N: Redis has counted it
                 after_ms = permit.standing.retry_after_ms
                 raise self._refused_error(None if after_ms < 0 else after_ms / 1000)
 
@@ -463,10 +222,10 @@ class Core:
             raise self._refusal(now)
         if permit.decision is Decision.PROBE:
             return Grant(self, None, lease, permit.standing.order[:2], is_local=True)
-        return Grant(self, self._buffer.append)
+        return Grant(self, self.recording.buffer.append)
 
     def _refusal(self, now: float) -> CallNotPermittedError:
-        self._refusals.append(None)
+        self.recording.refusals.append(None)
         return self._refused_error(None if self.retry_at == inf else max(0.0, self.retry_at - now))
 
     def _refused_error(self, retry_after_seconds: float | None) -> CallNotPermittedError:
@@ -476,136 +235,6 @@ class Core:
     def _settle(self, lease: str, outcome: Outcome) -> None:
         order = self.leases.pop(lease, None)
         if order is not None:
-            self._tallies[outcome.value] += 1
+            self.recording.tallies[outcome.value] += 1
             self.settling.append((lease, order, outcome))
             self.engine.hurry(self)
-
-    def _see(self, standing: Standing, sent_at: float, *, is_refusal: bool = False) -> bool:
-        """Takes a standing that Redis has told; False when it is lower than what is known."""
-        now = perf_counter()
-        known, order = self.order, standing.order
-        if known is not None and order < known and now - self.fresh_at <= self.settings.max_staleness_seconds:
-            return False
-        was_local, same = self.local is not None, known == order
-        if not same:
-            self._promised = 0.0
-        self.order, self.fresh_at = order, max(sent_at, self.fresh_at)
-        self.is_unknown = False
-        if self.local is not None:
-            self.local = None
-            if self.degraded_at is not None:
-                self._events.append(Recovered(self.name, now - self.degraded_at))
-                self.degraded_at = None
-        if was_local or known is None or order[:2] != known[:2]:
-            self._renew_buffer(order[:2], None)
-        if self._known_policy != (order.incarnation, order.revision):
-            self.engine.look(self)
-        retry_at = inf if standing.retry_after_ms < 0 else now + standing.retry_after_ms / 1000
-        if is_refusal:
-            self._promised = retry_at
-        elif standing.state is State.HALF_OPEN and same:
-            retry_at = max(retry_at, self._promised)  # a refused caller comes back no earlier than it was told
-        self._set(standing.state, retry_at if standing.state is not State.CLOSED else 0.0)
-        return True
-
-    def _degrade(self, reason: str, now: float) -> None:
-        """The local breaker takes over, in the state and with the policy that were last known."""
-        if self.local is not None:
-            return
-        now_ms = self.engine.now_ms()
-        resume = None
-        if self.order is not None:
-            wait = self.retry_at - now
-            until_ms = None if wait == inf else now_ms + max(1, int(wait * 1000))
-            is_open = self.state is State.OPEN
-            until_ms = (
-                until_ms if is_open and until_ms else (now_ms + self.policy.recovery_timeout_ms if is_open else None)
-            )
-            resume = Resume("", self.order[:2], self.state, now_ms, until_ms, self._attempt)
-        self.local = LocalBreaker(self.policy, now_ms, resume)
-        self.degraded_at = now
-        self._events.append(Degraded(self.name, reason))
-        self.engine.look(self)
-        self._follow_local(new_buffer=True)
-
-    def _follow_local(self, *, new_buffer: bool = False) -> None:
-        """Brings what the hot path sees to what the local breaker says."""
-        local = self.local
-        assert local is not None
-        if new_buffer or self._buffer.local_order != local.order:
-            self._renew_buffer(self.order[:2] if self.order else _NEVER, local.order)
-        after_ms = local.retry_after_ms(self.engine.now_ms())
-        wait = inf if after_ms < 0 else after_ms / 1000
-        self._set(local.state, perf_counter() + wait if local.state is State.OPEN else 0.0)
-
-    def _set(self, state: State, retry_at: float) -> None:
-        previous, self.state = self.state, state
-        simply = state is State.CLOSED and not (self.settings.strict and self.local is None)
-        self._until = retry_at
-        if self.is_active and not self.closed:
-            self.retry_at = 0.0 if self.settings.strict else retry_at
-            self.record = self._buffer.append if simply else None
-        if previous is not state:
-            source = Source.LOCAL if self.local is not None else Source.SHARED
-            self._events.append(StateChanged(self.name, previous, state, source))
-
-    def _renew_buffer(self, order: tuple[int, int], local_order: tuple[int, int] | None) -> None:
-        old, self._buffer = self._buffer, Buffer(order, local_order)
-        old.retired_at = perf_counter()
-        self._old = [*self._old, old][-KEPT_BUFFERS:]
-
-    def _buffer_of(self, order: tuple[int, int]) -> Buffer:
-        for buffer in self._buffers():
-            if buffer.order == order and buffer.local_order is None:
-                return buffer
-        return self._buffer
-
-    def _buffers(self) -> list[Buffer]:
-        return [self._buffer, *reversed(self._old)]
-
-    def _drain(self, now: float) -> None:
-        """Takes what is in the buffers: into the local breaker, and on the way to Redis."""
-        refused = len(self._refusals)
-        if self._old:
-            self._old = [old for old in self._old if old or now - old.retired_at < KEPT_SECONDS]
-            for buffer in self._old:
-                if buffer:
-                    self._empty(buffer, now)
-        if self._buffer:
-            self._empty(self._buffer, now)
-        if refused:
-            del self._refusals[:refused]
-            self._refused += refused
-            self.used_at = now
-            self._report(self._buffer.order, [(NOT_PERMITTED_RUN, refused)], now)
-        if self.outbox.dropped > self._dropped_told:
-            self._events.append(OutcomesDropped(self.name, self.outbox.dropped - self._dropped_told))
-            self._dropped_told = self.outbox.dropped
-
-    def _empty(self, buffer: Buffer, now: float) -> None:
-        count = len(buffer)
-        marks = buffer[:count]
-        del buffer[:count]
-        runs = runs_of(marks, self._slow_seconds())
-        for letter, many in runs:
-            self._tallies[letter] += many
-        self.used_at = now
-        self._estimate.taken(runs, now)
-        if self.local is not None and buffer.local_order is not None:
-            self.local.count(self.engine.now_ms(), buffer.local_order, runs)
-            if self.local.order != buffer.local_order:
-                self._follow_local()
-        self._report(buffer.order, runs, now)
-
-    def _report(self, order: tuple[int, int], runs: list[tuple[str, int]], now: float) -> None:
-        if self.settings.state_sync and not self.is_unknown:
-            self.outbox.add(order, runs, now)
-
-    def _slow_seconds(self) -> float:
-        return self.policy.slow_call_duration_ms / 1000 or inf
-
-    def _age(self, now: float) -> float | None:
-        return None if self.local is not None or self.order is None else max(0.0, now - self.fresh_at)
-
-    def __repr__(self) -> str:
-        return f"<Core {self.name} {self.state.value}>"

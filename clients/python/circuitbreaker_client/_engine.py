@@ -266,7 +266,7 @@ class Engine:
             for core in active if tick else ():
                 core.expire(perf_counter())  # after Redis was asked: a process that slept has not lost it
         for core in cores:
-            if not core.is_active and not core.outbox and not core.settling:
+            if not core.is_active and not core.recording.outbox and not core.settling:
                 self.active.pop(core.key, None)
         for done in flushes:
             done.set()

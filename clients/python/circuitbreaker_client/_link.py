@@ -148,9 +148,7 @@ class Link:
                 connection.disconnect()
 
     def _exchanged(self, calls: Sequence[Call[Any]]) -> list[Any]:
-        if self._connection is None:
-            self._open()
-        connection = self._connection
+        connection = self._connection if self._connection is not None else self._open()
         found: list[Any] = []
         for first in range(0, len(calls), CHUNK):
             chunk = calls[first : first + CHUNK]
@@ -164,7 +162,7 @@ class Link:
                 raise answer
         return found
 
-    def _open(self) -> None:
+    def _open(self) -> Any:
         connection = self._connect()
         try:
             connection.connect()
@@ -180,6 +178,7 @@ class Link:
                 f"CBVERSION the library in Redis speaks contract version {spoken.contract}, "
                 f"this client {library.CONTRACT_VERSION}"
             )
+        return connection
 
     def _answer(self, connection: Any, call: Call[Any]) -> Any:
         try:

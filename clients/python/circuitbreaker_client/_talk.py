@@ -85,10 +85,13 @@ class Talk:
                 return
 
     def last_turn(self, cores: list[Core]) -> None:
-        """Before the end: only when Redis answers."""
-        if self.is_up:
+        """Before the end: only when Redis has answered lately; a second attempt, since there is no later one."""
+        for _ in range(2 if self.is_up else 0):
             self.dirty.clear()
+            self._try_at = 0.0
             self.turn(cores, [], _NONE)
+            if self.is_up:
+                break
         self._fail([], StoreUnavailableError("the client is closed"))
 
     def close(self) -> None:
