@@ -3,10 +3,10 @@ UV := scripts/uv
 RUN := $(UV) run --frozen --all-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench format clean
+.PHONY: help demo test lint types bench bench-client format clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## apply a breaker and watch it open and recover, on an embedded control plane; HOLD=1 keeps it running
 	@$(RUN) python -m circuitbreaker_local.demo $(if $(filter-out 0 false no,$(HOLD)),--hold)
@@ -18,11 +18,16 @@ lint: ## ruff: rules and format
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 
-types: ## mypy --strict on the packages
+types: ## mypy --strict on the packages; mypy and pyright on the client's public types
 	$(RUN) mypy
+	$(RUN) mypy tests/typing/client.py
+	$(RUN) pyright
 
 bench: ## figures: the functions beside HINCRBY, reflect lag, clock lag, 1,000 breakers until Ready
 	@$(RUN) python -m tests.bench
+
+bench-client: ## figures: the Python client beside other breakers; ARGS="--plot client.png --long"
+	@$(RUN) --group bench python -m tests.bench.client $(ARGS)
 
 format: ## put the code into the project's format
 	$(RUN) ruff format

@@ -5,7 +5,6 @@ taken for an outage and waited for.
 """
 
 import os
-import re
 import ssl
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,13 +14,13 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from circuitbreaker_contract.environment import REDIS_URL_FORM, check_redis_url
+
 if TYPE_CHECKING:
     from circuitbreaker_operator.settings import Settings
 
 REDIS_PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
-_DATABASE_FORM = re.compile(r"/?|/[0-9]{1,9}")
-_FORM = "must look like redis://host:6379/0, or rediss://host:6379/0 for TLS"
 
 
 class Address(NamedTuple):
@@ -57,26 +56,15 @@ def endpoint(settings: "Settings") -> Endpoint:
 
 
 def checked_url(value: SecretStr) -> SecretStr:
-    """Checks the form. No complaint repeats a part of the URL, since any may be a piece of a password."""
-    try:
-        parts = urlsplit(value.get_secret_value())
-        host = parts.hostname
-    except ValueError:
-        raise ValueError(_FORM) from None
-    if parts.scheme not in {"redis", "rediss"}:
-        raise ValueError(_FORM)
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise ValueError(f"{_FORM}; its port must be a number from 1 to 65535")
-    if host is not None and "," in host:
-        raise ValueError(f"{_FORM}; one host is enough, a Cluster tells of the others")
-    if not _DATABASE_FORM.fullmatch(parts.path):
-        raise ValueError(f"{_FORM}; what follows the host must be the number of a database, or nothing")
+    """Checks the form. The host may be left out, since sentinels know it."""
+    text = value.get_secret_value()
+    parts = urlsplit(check_redis_url(text, host_needed=False))
+    if parts.hostname is not None and "," in parts.hostname:
+        raise ValueError(f"{REDIS_URL_FORM}; one host is enough, a Cluster tells of the others")
     if parts.query or parts.fragment:
-        raise ValueError(f"{_FORM}; it takes no options, see CB_REDIS_VERIFY, CB_REDIS_CA_FILE and CB_REDIS_TIMEOUT")
+        raise ValueError(
+            f"{REDIS_URL_FORM}; it takes no options, see CB_REDIS_VERIFY, CB_REDIS_CA_FILE and CB_REDIS_TIMEOUT"
+        )
     return value
 
 
@@ -114,7 +102,7 @@ def contradictions(settings: "Settings") -> Iterator[tuple[str, str]]:
             yield "redis_url", text
     else:
         if not has_host:
-            yield "redis_url", f"{_FORM}; its host is missing (only with CB_REDIS_SENTINEL it has none)"
+            yield "redis_url", f"{REDIS_URL_FORM}; its host is missing (only with CB_REDIS_SENTINEL it has none)"
         for field in ("redis_sentinel_master", "redis_sentinel_user", "redis_sentinel_password_file"):
             if getattr(settings, field):
                 yield field, "means nothing without CB_REDIS_SENTINEL, the addresses of the sentinels"

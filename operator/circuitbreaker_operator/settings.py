@@ -16,27 +16,20 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from circuitbreaker_contract.durations import format_duration, parse_setting_ms
+from circuitbreaker_contract.environment import PREFIX, parse_boolean, variable_of
 from circuitbreaker_contract.keys import DEFAULT_PREFIX, NAME_FORM, Keys
 from circuitbreaker_contract.policy import BOUNDS
 from circuitbreaker_contract.state import Projection
 from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.redis_settings import Address, addresses, checked_url, contradictions, endpoint
 
-PREFIX = "CB_"
 # Read by other parts of the product; not ours, and no mistake.
 KNOWN_ELSEWHERE = frozenset({"CB_CACHE_DIR", "CB_REDIS_SERVER", "CB_NAMESPACE", "CB_STATE_SYNC", "CB_DEFINE_MISSING"})
-_TRUE = frozenset({"true", "1", "yes", "on"})
-_FALSE = frozenset({"false", "0", "no", "off"})
 _OWNER_FORM = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 def _boolean(value: object) -> object:
-    if isinstance(value, bool):
-        return value
-    word = str(value).strip().lower()
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
-    raise ValueError("must be one of true, 1, yes, on, false, 0, no, off")
+    return value if isinstance(value, bool) else parse_boolean(str(value))
 
 
 def _milliseconds(value: object) -> object:
@@ -91,15 +84,11 @@ Duration = Annotated[int, BeforeValidator(_milliseconds)]
 _DAY_MS = 86_400_000
 
 
-def _variable(field: str) -> str:
-    return PREFIX + field.removesuffix("_ms").upper()
-
-
 class Settings(BaseSettings):
     """What can be set. Durations are milliseconds here, and durations or bare seconds in the environment."""
 
     model_config = SettingsConfigDict(
-        alias_generator=_variable,
+        alias_generator=variable_of,
         populate_by_name=True,
         extra="ignore",
         frozen=True,
@@ -237,13 +226,13 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise SettingsError("\n".join(_complaints(error))) from None
         if wrong := list(contradictions(settings)):
-            raise SettingsError("\n".join(f"{_variable(field)}: {text}" for field, text in wrong))
+            raise SettingsError("\n".join(f"{variable_of(field)}: {text}" for field, text in wrong))
         return settings
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
     """A sentence for each variable that begins with CB_ and that nothing reads."""
-    known = sorted({_variable(name) for name in Settings.model_fields} | KNOWN_ELSEWHERE)
+    known = sorted({variable_of(name) for name in Settings.model_fields} | KNOWN_ELSEWHERE)
     sentences = []
     for name in sorted(os.environ if environment is None else environment):
         if name.startswith(PREFIX) and name not in known:
@@ -263,15 +252,15 @@ def table() -> list[tuple[str, str, str]]:
             text = default.get_secret_value()
         else:
             text = {None: "", (): "", True: "true", False: "false"}.get(default, default)
-        rows.append((_variable(name), str(text), field.description or ""))
+        rows.append((variable_of(name), str(text), field.description or ""))
     return rows
 
 
 def _complaints(error: ValidationError) -> Iterable[str]:
-    secret = {_variable(name) for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)}
+    secret = {variable_of(name) for name, field in Settings.model_fields.items() if "Secret" in str(field.annotation)}
     for each in error.errors(include_url=False):
         place = str(each["loc"][0]) if each["loc"] else ""
-        variable = place if place.startswith(PREFIX) else _variable(place)
+        variable = place if place.startswith(PREFIX) else variable_of(place)
         found = "" if variable in secret else f" (it is {each['input']!r})"
         text = each["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         yield f"{variable}: {text}{found}"

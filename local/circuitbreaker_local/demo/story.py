@@ -126,9 +126,9 @@ class Story:
             self._until(lambda: self._mood("ok"), "the backend answers", backend)
             self.followers = []
             for number in range(1, FLEET + 1):
-                key, name = "cb:{default/payments}", f"service-{number}"
-                command = [sys.executable, "-m", f"{module}.service", name, key, self.backend]
-                process = self._process(name, command, {"REDIS_URL": self.redis.url})
+                name = f"service-{number}"
+                command = [sys.executable, "-m", f"{module}.service", name, "default/payments", self.backend]
+                process = self._process(name, command, {"CB_REDIS_URL": self.redis.url})
                 self.followers.append(Follower(process.log))
             self._until_everyone_says("the breaker is Closed")
             self._until(lambda: self._total("successes") >= 20, "twenty calls have been counted", process)

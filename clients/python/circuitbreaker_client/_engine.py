@@ -1,0 +1,326 @@
+"""The background thread: the only one that talks to Redis, for all breakers of a client, threads and loops alike.
+
+It sleeps in `select` until a hint comes, somebody asks (`submit`, `hurry`, `look`), or the next flush is due. One turn
+then empties the buffers and sends in one pipeline what there is: outcomes of probes, questions, reports, re-reads. It
+starts with the first breaker that is used, also in a child after fork, and ends by `stop`.
+
+One thread for both executors, instead of redis.asyncio beside it: a cancelled task cannot interrupt a reply, several
+loops need no connections of their own, and what many callers ask at once goes out together.
+"""
+
+import logging
+import os
+import re
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count
+from random import random
+from threading import Lock, Thread
+from time import perf_counter
+from typing import Final
+from uuid import uuid4
+from weakref import WeakValueDictionary
+
+import redis
+
+from circuitbreaker_client import _process
+from circuitbreaker_client._core import Core
+from circuitbreaker_client._grants import Ask
+from circuitbreaker_client._hearing import Hearing
+from circuitbreaker_client._link import connector
+from circuitbreaker_client._signals import Signal
+from circuitbreaker_client._talk import Talk
+from circuitbreaker_client.events import Event, EventHook
+from circuitbreaker_client.settings import Settings
+from circuitbreaker_client.snapshots import BreakerSnapshot, BreakerStatistics
+from circuitbreaker_contract.keys import BreakerKey
+
+logger = logging.getLogger("circuitbreaker_client")
+
+AFTER_ERROR_SECONDS: Final = 0.1
+_HOST_FORM: Final = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+class Engine:
+    """Everything that callers call is safe in any thread and never waits."""
+
+    def __init__(self, settings: Settings, on_event: EventHook | None, pool: redis.ConnectionPool | None) -> None:
+        self.settings = settings
+        self.on_event = on_event
+        self.epoch = 0
+        self._connect = connector(settings, pool)
+        self._all: WeakValueDictionary[BreakerKey, Core] = WeakValueDictionary()
+        self._stopped = False
+        self._begin()
+        _process.register(self)
+
+    def _begin(self) -> None:
+        """As new: at the beginning, and in a child after fork."""
+        self.client = f"{_host()}-{os.getpid()}-{uuid4().hex[:12]}"
+        self._numbers = count(1)
+        self._lock = Lock()
+        self._thread: Thread | None = None
+        self._waker: tuple[socket.socket, socket.socket] | None = None
+        self._selector: selectors.BaseSelector | None = None
+        self._is_awake = False
+        self._stopping = False
+        self._done = Signal()
+        self._flushes: deque[Signal] = deque()
+        self._urgent: set[Core] = set()
+        self.active: dict[BreakerKey, Core] = {}
+        self._talk = Talk(self.settings, self._connect, self.client)
+        self._hearing = Hearing(self.settings, self._connect)
+        self._watched: object = None
+        self._wall = time.time() - perf_counter()
+        self._next_tick = self._next_sweep = 0.0
+
+    # --- any thread --------------------------------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """Ms since the Unix epoch, by a clock that never jumps."""
+        return int((self._wall + perf_counter()) * 1000)
+
+    def next_seq(self) -> int:
+        return next(self._numbers)
+
+    def next_lease(self) -> str:
+        return f"{self.client}.{next(self._numbers)}"
+
+    def core(self, key: BreakerKey, alias: str) -> Core:
+        """The one core of that name, as long as anybody holds it."""
+        with self._lock:
+            core = self._all.get(key)
+            if core is None:
+                core = self._all[key] = Core(self, key)
+            core.aliases.add(alias)
+            if self._stopped:
+                core.close()
+            return core
+
+    def names(self) -> list[str]:
+        return [core.name for core in [*self.active.values()]]
+
+    def statistics(self) -> Mapping[str, BreakerStatistics]:
+        return {core.name: core.statistics() for core in [*self.active.values()]}
+
+    def snapshots(self) -> Mapping[str, BreakerSnapshot]:
+        return {core.name: core.snapshot() for core in [*self.active.values()]}
+
+    def make_room(self) -> set[str]:
+        """Forgets a tenth of the breakers, those unused for longest; the names under which they were asked for.
+
+        One that is still held asks anew when it is used again.
+        """
+        with self._lock:
+            named = sorted((core for core in self._all.values() if core.aliases), key=lambda core: core.used_at)
+            forgotten = named[: max(1, len(named) // 10)]
+            names = {alias for core in forgotten for alias in core.aliases}
+            for core in forgotten:
+                core.aliases.clear()
+        for core in forgotten:
+            core.deactivate()
+        return names
+
+    def add(self, core: Core) -> None:
+        """Keeps the breaker up to date from now on."""
+        self.active[core.key] = core
+        self.look(core)
+
+    def submit(self, ask: Ask) -> None:
+        self._talk.inbox.append(ask)
+        self._wake()
+
+    def look(self, core: Core) -> None:
+        """Reads it again, soon."""
+        self._talk.dirty.add(core)
+        self._wake()
+
+    def hurry(self, core: Core) -> None:
+        """Reports what it has, soon."""
+        self._urgent.add(core)
+        self._wake()
+
+    def flush(self) -> Signal:
+        done = Signal()
+        if self._thread is None or self._stopped:
+            done.set()
+            return done
+        self._flushes.append(done)
+        self._wake()
+        if self._stopped:
+            done.set()
+        return done
+
+    def stop(self) -> Signal:
+        """Sends what there is, gives leases back and ends. What it returns is set when that is done."""
+        with self._lock:
+            self._stopped = True
+            thread = self._thread
+            cores = [*self._all.values()]
+        if thread is None or not thread.is_alive():
+            for core in cores:
+                core.close()
+            self._done.set()
+        else:
+            self._stopping = True
+            self._wake()
+        return self._done
+
+    def tell(self, events: list[Event]) -> None:
+        hook = self.on_event
+        if hook is None:
+            return
+        for event in events:
+            try:
+                hook(event)
+            except Exception:
+                logger.exception("on_event failed on %r", event)
+
+    def after_fork(self) -> None:
+        """In a child: the thread, its connections and what was buffered are the parent's."""
+        self.epoch += 1
+        self._release()
+        self._begin()
+        if self._stopped:
+            self._done.set()
+        for core in [*self._all.values()]:
+            core.begin()
+
+    # --- the thread --------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if self._is_awake:
+            return
+        with self._lock:
+            if self._thread is None:
+                if self._stopped:
+                    return
+                self._start()
+            self._is_awake = True
+            if self._waker is not None:
+                with suppress(OSError):  # full, or closed by now: it is awake
+                    self._waker[1].send(b".")
+
+    def _start(self) -> None:
+        self._waker = socket.socketpair()
+        for end in self._waker:
+            end.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._waker[0], selectors.EVENT_READ)
+        self._thread = Thread(target=self._run, name="circuitbreaker-client", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                self._turn(heard=self._sleep())
+            except Exception:
+                logger.exception("the background thread goes on after an error that should not be")
+                time.sleep(AFTER_ERROR_SECONDS)
+        self._end()
+
+    def _sleep(self) -> bool:
+        """Until something is to be done; whether the subscription has something to say."""
+        assert self._selector is not None
+        assert self._waker is not None
+        listener = self._hearing.listener
+        if listener is not self._watched:
+            # A descriptor that was closed has left an epoll by itself, and its number may be in use again.
+            self._selector.close()
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self._waker[0], selectors.EVENT_READ)
+            if listener is not None:
+                self._selector.register(listener, selectors.EVENT_READ)
+            self._watched = listener
+        heard = False
+        for key, _ in self._selector.select(max(0.0, self._next_tick - perf_counter())):
+            if key.fileobj is listener:
+                heard = True
+            else:
+                with suppress(OSError):
+                    self._waker[0].recv(4096)
+        self._is_awake = False
+        return heard
+
+    def _turn(self, *, heard: bool) -> None:
+        now = perf_counter()
+        tick = now >= self._next_tick
+        if tick:
+            self._next_tick = now + self.settings.flush_interval_seconds
+        flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
+        urgent = {self._urgent.pop() for _ in range(len(self._urgent))}
+        active = [*self.active.values()]
+        hinted = self._heed() if heard else set()
+        cores = active if tick or flushes else [*(urgent | hinted)]
+        for core in cores:
+            core.drain(now)
+        if self.settings.state_sync:
+            self._sweep(active, now)
+            self._talk.turn(cores, active, hinted)
+            if self._talk.is_up and tick:
+                self._hearing.keep({core.key.namespace for core in active}, now)
+            for core in active if tick else ():
+                core.expire(perf_counter())  # after Redis was asked: a process that slept has not lost it
+        for core in cores:
+            if not core.is_active and not core.recording.outbox and not core.settling:
+                self.active.pop(core.key, None)
+        for done in flushes:
+            done.set()
+
+    def _heed(self) -> set[Core]:
+        """Hints name breakers whose standing is to be asked for at once; a gap means to read all again."""
+        gap, hints = self._hearing.hear()
+        if gap:
+            self._talk.dirty.update(self.active.values())
+        hinted: set[Core] = set()
+        for key, order in hints:
+            core = self.active.get(key)
+            if core is None or (order is not None and core.order is not None and order <= core.order):
+                continue
+            if order is None or core.order is None or order.incarnation != core.order.incarnation:
+                self._talk.dirty.add(core)  # another one of that name: it does not know our reports
+            elif order.generation == core.order.generation:
+                self._talk.dirty.add(core)  # another policy
+            else:
+                hinted.add(core)
+        return hinted
+
+    def _sweep(self, active: list[Core], now: float) -> None:
+        if now >= self._next_sweep:
+            half = self.settings.max_staleness_seconds / 2
+            self._next_sweep = now + half * (0.9 + random() / 10)  # noqa: S311 - a fleet should not ask as one
+            self._talk.dirty.update(core for core in active if now - core.fresh_at > half / 2)
+
+    def _end(self) -> None:
+        try:
+            with self._lock:
+                cores = [*self._all.values()]
+            for core in cores:
+                core.close()
+            if self.settings.state_sync:
+                self._talk.last_turn(cores)
+        except Exception:
+            logger.exception("the last outcomes could not be sent")
+        self._release()
+        self.active.clear()
+        for done in [*self._flushes]:
+            done.set()
+        self._done.set()
+
+    def _release(self) -> None:
+        self._talk.close()
+        self._hearing.close()
+        if self._selector is not None:
+            self._selector.close()
+        waker, self._waker = self._waker, None
+        for end in waker or ():
+            end.close()
+
+
+def _host() -> str:
+    """What tells people where a client runs, as a part of its id."""
+    return _HOST_FORM.sub("-", socket.gethostname())[:30] or "client"

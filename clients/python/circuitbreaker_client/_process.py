@@ -1,0 +1,34 @@
+"""What a client has to know of its process: fork, and the end of the interpreter."""
+
+import atexit
+import os
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from circuitbreaker_client._engine import Engine
+
+AT_EXIT_SECONDS: Final = 2.0
+
+_engines: "WeakSet[Engine]" = WeakSet()
+
+
+def register(engine: "Engine") -> None:
+    _engines.add(engine)
+
+
+def _after_fork_in_child() -> None:
+    for engine in [*_engines]:
+        engine.after_fork()
+
+
+def _at_exit() -> None:
+    """The last outcomes go out; Redis is not waited for longer than a moment."""
+    stopping = [engine.stop() for engine in [*_engines]]
+    for done in stopping:
+        done.wait(AT_EXIT_SECONDS)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,241 @@
+"""What the background thread says to Redis in one turn, and what becomes of the answers.
+
+While Redis is silent, questions fail at once instead of waiting for a timeout each, and one attempt is made after
+growing pauses; everything that must not be lost stays where it is until then.
+"""
+
+import logging
+from collections import defaultdict, deque
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from functools import partial
+from random import random
+from time import perf_counter
+from typing import Any, Final
+
+from circuitbreaker_client._core import Core
+from circuitbreaker_client._grants import Ask
+from circuitbreaker_client._link import LibraryMissingError, Link
+from circuitbreaker_client._outbox import Batch
+from circuitbreaker_client.errors import StoreUnavailableError
+from circuitbreaker_client.settings import Settings
+from circuitbreaker_contract import protocol
+from circuitbreaker_contract.errors import CircuitBreakerError, UnknownBreakerError
+from circuitbreaker_contract.protocol import Call
+from circuitbreaker_contract.rules import ENV
+from circuitbreaker_contract.state import Outcome, Permit, Snapshot, Standing
+
+logger = logging.getLogger("circuitbreaker_client")
+
+ROUNDS: Final = 64  # pipelines in one turn at most, so that a storm of outcomes cannot keep hints waiting
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 1.0
+_NONE: Final[AbstractSet[Core]] = frozenset()
+
+Job = tuple[Call[Any], Callable[[Any, float], None]]
+
+
+class Talk:
+    """`inbox` and `dirty` may be added to by any thread; the rest belongs to the background thread."""
+
+    def __init__(self, settings: Settings, connect: Callable[[], Any], client: str) -> None:
+        self.inbox: deque[Ask] = deque()
+        self.dirty: set[Core] = set()
+        self._settings = settings
+        self._client = client
+        self._link = Link(connect)
+        self._looking: defaultdict[Core, list[Ask]] = defaultdict(list)
+        self._to_define: set[Core] = set()
+        self._defined_at: dict[str, float] = {}
+        self._down_since: float | None = None
+        self._try_at = 0.0
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._warned: set[str] = set()
+
+    @property
+    def is_up(self) -> bool:
+        return self._down_since is None
+
+    def turn(self, cores: list[Core], active: list[Core], hinted: AbstractSet[Core]) -> None:
+        """Says what `cores` have to say, and asks what is to be asked. `active`: all that Redis may be asked for.
+
+        `hinted` are those of `cores` of which a message says that they have changed.
+        """
+        if self._down_since is not None and perf_counter() < self._try_at:
+            self._fail([], StoreUnavailableError("Redis is silent"))
+            return
+        for _ in range(ROUNDS):
+            jobs = self._jobs(cores, hinted)
+            if not jobs:
+                return
+            hinted = _NONE
+            sent_at = perf_counter()
+            try:
+                answers = self._link.exchange([call for call, _ in jobs])
+            except StoreUnavailableError as error:
+                self._went_down(error, jobs, active)
+                return
+            self._came_up()
+            for (_, read), answer in zip(jobs, answers, strict=True):
+                read(answer, sent_at)
+            try:
+                self._define()
+            except StoreUnavailableError as error:
+                self._went_down(error, [], active)
+                return
+
+    def last_turn(self, cores: list[Core]) -> None:
+        """Before the end: only when Redis has answered lately; a second attempt, since there is no later one."""
+        for _ in range(2 if self.is_up else 0):
+            self.dirty.clear()
+            self._try_at = 0.0
+            self.turn(cores, [], _NONE)
+            if self.is_up:
+                break
+        self._fail([], StoreUnavailableError("the client is closed"))
+
+    def close(self) -> None:
+        self._link.close()
+
+    # --- jobs: a call, and what to do with its answer ----------------------------------------------------------------
+
+    def _jobs(self, cores: list[Core], hinted: AbstractSet[Core]) -> list[Job]:
+        jobs: list[Job] = []
+        for core in cores:
+            jobs += [self._settle(core, *each) for each in [*core.settling]]
+        while self.inbox:
+            ask = self.inbox.popleft()
+            if ask.lease is None:
+                self._looking[ask.core].append(ask)
+                self.dirty.add(ask.core)
+            else:
+                call = protocol.acquire(ask.core.redis_key, client=self._client, lease=ask.lease)
+                jobs.append((call, partial(self._acquired, ask)))
+        for core in cores:
+            if (batch := core.next_batch()) is not None:
+                jobs.append((self._report(core, batch), partial(self._reported, core)))
+            elif core in hinted:
+                # The reply to a report tells the standing, at a fifth of what the whole snapshot costs; and a report
+                # that Redis has seen already counts nothing. Of fifty processes the last one gains most.
+                if (repeated := core.repeatable(perf_counter())) is not None:
+                    jobs.append((self._report(core, repeated), partial(self._repeated, core)))
+                else:
+                    self.dirty.add(core)
+        while self.dirty:
+            core = self.dirty.pop()
+            jobs.append((protocol.observe(core.redis_key), partial(self._observed, core)))
+        return jobs
+
+    def _report(self, core: Core, batch: Batch) -> Call[Standing]:
+        return protocol.report(core.redis_key, client=self._client, seq=batch.seq, order=batch.order, batch=batch.runs)
+
+    def _repeated(self, core: Core, answer: Standing | CircuitBreakerError, sent_at: float) -> None:
+        if isinstance(answer, Standing):
+            core.saw_standing(answer, sent_at)
+        else:
+            self.dirty.add(core)
+
+    def _settle(self, core: Core, lease: str, order: tuple[int, int], outcome: Outcome) -> Job:
+        call = protocol.settle(core.redis_key, client=self._client, lease=lease, order=order, outcome=outcome)
+        return call, partial(self._settled, core, lease)
+
+    def _settled(self, core: Core, lease: str, answer: Standing | CircuitBreakerError, sent_at: float) -> None:
+        core.saw_settled(lease)
+        if isinstance(answer, Standing):
+            core.saw_standing(answer, sent_at)
+        else:
+            self.dirty.add(core)
+
+    def _acquired(self, ask: Ask, answer: Permit | CircuitBreakerError, sent_at: float) -> None:
+        if isinstance(answer, Permit):
+            ask.core.saw_permit(ask, answer, sent_at)
+        else:
+            ask.error = answer
+            self.dirty.add(ask.core)
+        ask.set()
+
+    def _reported(self, core: Core, answer: Standing | CircuitBreakerError, sent_at: float) -> None:
+        if isinstance(answer, Standing):
+            core.saw_report_acknowledged()
+            core.saw_standing(answer, sent_at)
+            return
+        if not isinstance(answer, UnknownBreakerError | LibraryMissingError):
+            self._warn(core.name, f"{core.name}: a report was refused and is dropped: {answer}")
+        core.saw_report_refused()
+        self.dirty.add(core)
+
+    def _observed(self, core: Core, answer: Snapshot | CircuitBreakerError, sent_at: float) -> None:
+        if isinstance(answer, Snapshot):
+            self._warned.discard(core.name)
+            core.saw_snapshot(answer, sent_at)
+        elif self._is_to_be_defined(core, answer):
+            self._to_define.add(core)
+            self.dirty.add(core)
+            return
+        else:
+            reason = "no such breaker in Redis" if isinstance(answer, UnknownBreakerError) else str(answer)
+            self._warn(core.name, f"{core.name}: {reason}; this process decides alone until there is one")
+            core.saw_nothing(reason)
+        for ask in self._looking.pop(core, []):
+            ask.set()
+
+    # --- defining what is missing ------------------------------------------------------------------------------------
+
+    def _is_to_be_defined(self, core: Core, answer: CircuitBreakerError) -> bool:
+        if not self._settings.define_missing or not isinstance(answer, UnknownBreakerError | LibraryMissingError):
+            return False
+        now = perf_counter()
+        if now - self._defined_at.get(core.name, float("-inf")) < self._settings.max_staleness_seconds / 2:
+            return False  # it was of no use a moment ago
+        self._defined_at[core.name] = now
+        return True
+
+    def _define(self) -> None:
+        """Loads the library if it is missing, and defines breakers from the client's own policy."""
+        if not self._to_define:
+            return
+        wanted = [*self._to_define]
+        self._to_define.clear()
+        try:
+            self._link.load_library()
+            policy = self._settings.policy
+            self._link.exchange(
+                [protocol.configure(core.redis_key, owner=ENV, uid=ENV, generation=1, policy=policy) for core in wanted]
+            )
+        except StoreUnavailableError:
+            raise
+        except CircuitBreakerError as error:
+            self._warn("define", f"breakers cannot be defined: {error}")
+
+    # --- up and down -------------------------------------------------------------------------------------------------
+
+    def _went_down(self, error: StoreUnavailableError, jobs: list[Job], active: list[Core]) -> None:
+        now = perf_counter()
+        if self._down_since is None:
+            self._down_since = now
+            logger.warning("Redis is silent, breakers go on with what they know: %s", error)
+        self._try_at = now + self._pause_seconds * (0.5 + random() / 2)  # noqa: S311 - a fleet should not come as one
+        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+        self.dirty.update(active)
+        self._fail(jobs, error)
+
+    def _came_up(self) -> None:
+        if self._down_since is not None:
+            logger.warning("Redis answers again after %.1f s", perf_counter() - self._down_since)
+            self._down_since, self._pause_seconds = None, FIRST_PAUSE_SECONDS
+
+    def _fail(self, jobs: list[Job], error: StoreUnavailableError) -> None:
+        """Whoever waits decides alone."""
+        asks = [each for asks in self._looking.values() for each in asks]
+        asks += [read.args[0] for _, read in jobs if isinstance(read, partial) and isinstance(read.args[0], Ask)]
+        while self.inbox:
+            asks.append(self.inbox.popleft())
+        self._looking.clear()
+        for ask in asks:
+            ask.error = error
+            ask.set()
+
+    def _warn(self, what: str, text: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            logger.warning(text)

@@ -1,0 +1,62 @@
+"""A Flask service whose calls to a backend are protected: a refusal becomes 503 with `Retry-After`.
+
+    pip install 'circuitbreakers[requests,prometheus]' flask
+    BACKEND_URL=http://localhost:9000 flask --app flask_service run --port 8000
+
+Fit for forking servers: `gunicorn -w 4 flask_service:app`, with or without `--preload`.
+"""
+
+import math
+import os
+from typing import Any
+
+import requests
+from flask import Flask, Response, jsonify
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from circuitbreaker_client import CallNotPermittedError, CircuitBreakerHealth, CircuitBreakers
+from circuitbreaker_client.prometheus import MetricsWsgiApp
+
+breakers = CircuitBreakers.from_env()  # sends nothing before the first call
+health = CircuitBreakerHealth(breakers)
+
+app = Flask(__name__)
+app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
+    app.wsgi_app, {"/metrics/circuit_breaker": MetricsWsgiApp(breakers)}
+)
+
+
+@breakers["payments"](failure=(requests.RequestException,))
+def charge_backend() -> str:
+    """The protected call: any error of requests is a failure, also a bad status."""
+    answer = requests.get(f"{os.environ['BACKEND_URL']}/charge", timeout=2.0)
+    answer.raise_for_status()
+    return answer.text
+
+
+@app.errorhandler(CallNotPermittedError)
+def not_permitted(error: CallNotPermittedError) -> Response:
+    """Once for the whole service. Without an end (a person holds the breaker open) there is no Retry-After."""
+    response = jsonify(error=f"{error.breaker} is not available")
+    response.status_code = 503
+    if error.retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    return response
+
+
+@app.errorhandler(requests.RequestException)
+def failed(error: requests.RequestException) -> tuple[Response, int]:
+    """The backend was called, and failed."""
+    return jsonify(error=str(error)), 502
+
+
+@app.get("/charge")
+def charge() -> dict[str, str]:
+    """A call to the backend."""
+    return {"backend": charge_backend()}
+
+
+@app.get("/health")
+def show_health() -> dict[str, Any]:
+    """For people and dashboards; not a readiness probe."""
+    return health.check_health()

@@ -1,0 +1,232 @@
+"""How a client learns: hints, replies, re-reads; and that an older snapshot never replaces a newer one."""
+
+import json
+import time
+
+import pytest
+
+from circuitbreaker_client import CallNotPermittedError, Policy, State
+from circuitbreaker_client._core import Core
+from circuitbreaker_client._engine import Engine
+from circuitbreaker_client.settings import Settings
+from circuitbreaker_contract.access import User, rule
+from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_contract.state import Decision, Order, Permit, Standing
+from tests.client.world import POLICY, fail, until, until_state
+
+LONG = {"max_staleness_seconds": 3_000.0}  # nothing is learnt by re-reading in time
+
+
+def test_a_hint_brings_the_news(world) -> None:
+    caller, breakers = world.breaker(), world.client(**LONG)
+    payments = breakers["payments"]
+    payments.call(int)
+    listening(world)
+    caller.open()
+    until_state(payments, State.OPEN)
+    caller.define(Policy(7, 60_000, 1, 1, 1_000), generation=2)
+    until(lambda: payments.snapshot().policy.failure_threshold == 7, "the new policy")
+
+
+def listening(world, channels: int = 2) -> None:
+    names = "circuit_breaker_updates", "circuit_breaker_updates:demo"
+    until(lambda: sum(count for _, count in world.admin.pubsub_numsub(*names)) == channels, "the subscription")
+
+
+def test_what_a_hint_says_is_not_believed(world) -> None:
+    """Forged, foreign and broken messages cost a re-read at most."""
+    caller, breakers = world.breaker(), world.client(**LONG)
+    payments = breakers["payments"]
+    payments.call(int)
+    listening(world)
+    order = caller.observe().order
+    forged = {"service": "demo/payments", "state": "Open", "incarnation": order[0], "generation": 99, "revision": 1}
+    for message in (
+        json.dumps(forged),
+        json.dumps({**forged, "service": "demo/other"}),
+        json.dumps({**forged, "service": "Demo"}),
+        json.dumps({**forged, "generation": "x"}),
+        json.dumps({**forged, "state": ""}),
+        "null",
+        "[" * 3_000,
+        "x" * 10_000,
+    ):
+        world.admin.publish("circuit_breaker_updates", message)
+    caller.open()
+    until_state(payments, State.OPEN)
+    assert payments.snapshot().order == caller.observe().order
+    assert len(client_threads_alive()) == 1
+
+
+def client_threads_alive() -> list[object]:
+    from tests.client.world import client_threads
+
+    return [thread for thread in client_threads() if thread.is_alive()]
+
+
+@pytest.mark.parametrize("channel", ["circuit_breaker_updates", "circuit_breaker_updates:demo"])
+def test_either_channel_is_enough(world, channel) -> None:
+    """An application that is confined to its namespace may hear only one of the two."""
+    world.breaker()
+    url = world.login(f"on >secret ~* resetchannels &{channel} +@all")
+    payments = world.client(redis_url=url, **LONG)["payments"]
+    payments.call(int)
+    listening(world, channels=1)
+    payments.call(int)
+    caller = world.breaker(policy=None)
+    if channel.endswith(":demo"):  # there the operator says it
+        caller.define(POLICY, generation=2, project=False)
+        caller.open()
+        order = caller.observe().order
+        message = {"service": "demo/payments", "state": "Open", "incarnation": order[0], "generation": order[1]}
+        world.admin.publish(channel, json.dumps({**message, "revision": order[2]}))
+    else:
+        caller.open()
+    until_state(payments, State.OPEN)
+
+
+def test_the_rule_for_applications_is_enough(world) -> None:
+    """What contract/acl allows an application is all that a client sends."""
+    caller = world.breaker(policy=None)
+    caller.define(POLICY, project=False)  # the operator keeps the shared names: applications may not write them
+    line = rule(User.APP, namespace="demo", name="app", secret=">secret")
+    payments = world.client(redis_url=world.login(line.partition(" app ")[2]))["payments"]
+    fail(payments, 3)
+    until_state(payments, State.OPEN)
+    assert caller.observe().totals.failures == 3
+    assert not payments.snapshot().degraded
+    log = [each for each in world.admin.acl_log() if each["object"] != "circuit_breaker_updates"]
+    assert log == []
+
+
+def test_a_dropped_subscription_is_made_again_and_the_gap_is_read(world) -> None:
+    caller, breakers = world.breaker(), world.client(**LONG)
+    payments = breakers["payments"]
+    payments.call(int)
+    listening(world)
+    world.admin.client_kill_filter(_type="pubsub")
+    caller.open()  # perhaps in the gap
+    until_state(payments, State.OPEN)
+    listening(world)
+
+
+def test_without_any_message_it_is_read_again(world) -> None:
+    """A breaker whose changes nobody publishes: each half of the staleness bound."""
+    caller = world.breaker()
+    caller.define(POLICY, generation=2, project=False)
+    payments = world.client(max_staleness_seconds=0.4)["payments"]
+    payments.call(int)
+    caller.open()
+    until_state(payments, State.OPEN)
+    assert not payments.snapshot().degraded
+
+
+def test_a_quiet_client_stays_fresh(world) -> None:
+    world.breaker()
+    payments = world.client(max_staleness_seconds=0.4)["payments"]
+    payments.call(int)
+    ages = []
+    until(lambda: ages.append(payments.snapshot().age_seconds) or len(ages) >= 60, "a second of ages")
+    assert max(ages) < 0.4
+    assert world.events == []
+
+
+def test_the_healthy_path_costs_few_commands(world) -> None:
+    """Closed: one report each flush interval, however many calls."""
+    world.breaker()
+    breakers = world.client(flush_interval_seconds=0.05)
+    charge = breakers["payments"](lambda: 0)
+    charge()
+    breakers.flush()
+    listening(world)
+    world.reset_commands()
+    calls = 0
+    reported = breakers.statistics()["demo/payments"].reported
+    while breakers.statistics()["demo/payments"].reported == reported or calls < 20_000:
+        charge()
+        calls += 1
+    sent = world.commands()
+    assert sent.get("fcall", 0) + sent.get("fcall_ro", 0) <= 10
+
+
+def test_open_and_closed_never_touch_the_network(own_world) -> None:
+    """With Redis stopped cold both answer at once."""
+    caller = own_world.breaker()
+    payments, other = (own_world.client(**LONG)["payments"] for _ in range(2))
+    other.call(int)
+    payments.call(int)
+    own_world.server.pause()
+    assert [other.call(lambda: 5) for _ in range(1_000)] == [5] * 1_000
+    own_world.server.resume()
+    caller.open()
+    until_state(payments, State.OPEN)
+    own_world.server.pause()
+    for _ in range(1_000):
+        with pytest.raises(CallNotPermittedError):
+            payments.call(int)
+    own_world.server.resume()
+
+
+# --- orders, on a core without an engine that runs --------------------------------------------------------------------
+
+
+@pytest.fixture
+def core() -> Core:
+    engine = Engine(Settings(), None, None)
+    engine._start = lambda: None  # nothing is sent
+    core = engine.core(BreakerKey("demo", "payments"), "payments")
+    core.activate()
+    return core
+
+
+def standing(state: State, generation: int, *, incarnation: int = 5, retry_after_ms: int = 0) -> Standing:
+    return Standing(state, Order(incarnation, generation, 1), retry_after_ms)
+
+
+def test_a_lower_order_never_replaces_a_higher(core, monkeypatch) -> None:
+    now = core.engine._wall  # any number
+    for module in ("_core", "_knowledge"):
+        monkeypatch.setattr(f"circuitbreaker_client.{module}.perf_counter", lambda: now)
+    core.saw_standing(standing(State.OPEN, 4, retry_after_ms=1_000), now)
+    core.saw_standing(standing(State.CLOSED, 3), now)
+    assert (core.state, core.order.generation) == (State.OPEN, 4)
+    core.saw_standing(standing(State.CLOSED, 1, incarnation=6), now)
+    assert (core.state, core.order.incarnation) == (State.CLOSED, 6)
+    # Once it has expired it is no snapshot any more: Redis has lost what we knew, and stays there.
+    core.saw_standing(standing(State.OPEN, 9), now)
+    assert core.state is State.CLOSED
+    now += 11
+    core.saw_standing(standing(State.OPEN, 9, retry_after_ms=1_000), now)
+    assert (core.state, core.order.incarnation) == (State.OPEN, 5)
+
+
+def test_a_refused_caller_comes_back_no_earlier_than_told(core, monkeypatch) -> None:
+    now = 1_000.0
+    for module in ("_core", "_knowledge"):
+        monkeypatch.setattr(f"circuitbreaker_client.{module}.perf_counter", lambda: now)
+    core.saw_standing(standing(State.HALF_OPEN, 4), now)
+    ask, mine = core.step(None, now, is_own=False, is_late=False)
+    assert mine
+    refused = Permit(Decision.NOT_PERMITTED, standing(State.HALF_OPEN, 4, retry_after_ms=200), 0)
+    core.saw_permit(ask, refused, now)
+    core.saw_standing(standing(State.HALF_OPEN, 4), now)  # a slot is free by now
+    assert core.retry_at == pytest.approx(1_000.2)
+    core.saw_standing(standing(State.CLOSED, 5), now)
+    assert core.retry_at == 0
+
+
+def test_an_outcome_stays_with_the_generation_that_permitted_it(core) -> None:
+    now = time.perf_counter()
+    core.saw_standing(standing(State.CLOSED, 1), now)
+    record = core.record
+    core.saw_standing(standing(State.CLOSED, 2), now)
+    record(0.0)
+    core.record(0.0)
+    core.record(0.0)
+    core.drain(now)
+    first = core.next_batch()
+    assert (first.order, first.runs) == ((5, 1), [("S", 1)])
+    core.saw_report_acknowledged()
+    second = core.next_batch()
+    assert (second.order, second.runs) == ((5, 2), [("S", 2)])
+    assert first.seq < second.seq

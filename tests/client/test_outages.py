@@ -1,0 +1,376 @@
+"""Redis restarts, fails over, is paused, slow, refuses the login, has no library: callers never notice."""
+
+import logging
+import time
+
+import pytest
+
+from circuitbreaker_client import (
+    CallNotPermittedError,
+    CircuitBreakers,
+    Degraded,
+    Policy,
+    Recovered,
+    Source,
+    State,
+    StoreUnavailableError,
+)
+from circuitbreaker_contract.policy import Mode
+from circuitbreaker_local import RedisServer
+from circuitbreaker_local.redis_sentinel import RedisSentinel
+from tests.client.proxy import Proxy
+from tests.client.world import POLICY, SHORT, World, fail, until, until_state
+
+TIMEOUT_SECONDS = 0.3
+AT_ONCE_SECONDS = 0.2  # not enough to have waited for Redis
+BRIEF = {"max_staleness_seconds": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def _timeout(monkeypatch) -> None:
+    monkeypatch.setattr(World, "redis_timeout_seconds", TIMEOUT_SECONDS)
+
+
+def kinds(world) -> list[type]:
+    return [type(each) for each in world.events if isinstance(each, Degraded | Recovered)]
+
+
+def in_time(breaker, within_seconds: float = TIMEOUT_SECONDS + 0.5) -> None:
+    """A call is answered without an error of Redis, and not later than the timeout and some slack."""
+    began = time.perf_counter()
+    assert breaker.call(lambda: 5) == 5
+    assert time.perf_counter() - began < within_seconds
+
+
+def test_redis_away_from_the_beginning(own_world) -> None:
+    own_world.server.kill()
+    payments = own_world.client()["payments"]
+    in_time(payments)
+    assert (payments.snapshot().source, payments.snapshot().degraded) == (Source.LOCAL, True)
+    fail(payments, 5)  # the CB_* policy
+    with pytest.raises(CallNotPermittedError):
+        payments.call(int)
+    own_world.server.start()
+    own_world.load()
+    own_world.breaker()
+    until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
+    assert payments.call(lambda: 6) == 6, "shared state wins"
+    assert kinds(own_world) == [Degraded, Recovered]
+
+
+@pytest.mark.parametrize("how", ["pause", "kill"])
+def test_silence_in_closed(own_world, how) -> None:
+    """Calls go on at once; after the staleness bound the local breaker has the last known policy; then it is back."""
+    caller, breakers = own_world.breaker(), own_world.client(**BRIEF)
+    payments = breakers["payments"]
+    payments.call(int)
+    breakers.flush()
+    getattr(own_world.server, how)()
+    in_time(payments, AT_ONCE_SECONDS)
+    until(lambda: payments.snapshot().degraded, "the staleness bound")
+    in_time(payments, AT_ONCE_SECONDS)
+    assert payments.snapshot().policy == POLICY
+    fail(payments, 3)
+    assert payments.state is State.OPEN
+    if how == "pause":
+        own_world.server.resume()
+    else:
+        own_world.server.start()
+        own_world.load()
+        caller.define(POLICY)
+    until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
+    # The failures are young: where the generation is still the same one they count, and open it.
+    until_state(payments, State.OPEN if how == "pause" else State.CLOSED)
+    assert kinds(own_world)[-2:] == [Degraded, Recovered]
+    until(lambda: breakers.statistics()["demo/payments"].buffered == 0, "the reports")
+    totals = caller.observe().totals
+    assert (totals.failures, totals.late >= 5) == ((3, False) if how == "pause" else (0, True))
+
+
+def test_what_was_buffered_is_reported(redis_server_binary) -> None:
+    """A short silence loses nothing: outcomes count in their generation. After a long one they add to totals."""
+    with RedisServer(redis_server_binary, persistent=True) as server:
+        world = World(server)
+        caller, breakers = world.breaker(), world.client(max_staleness_seconds=1.0)
+        payments = breakers["payments"]
+        payments.call(int)
+        breakers.flush()
+        server.kill()
+        for _ in range(7):
+            payments.call(int)
+        server.start()
+        until(lambda: caller.observe().totals.successes == 8, "the reports of a short silence")
+        server.kill()
+        for _ in range(5):
+            payments.call(int)
+        until(lambda: payments.snapshot().degraded, "the staleness bound")
+        until(lambda: aged(payments) == 5, "outcomes to grow old")
+        server.start()
+        until(lambda: caller.observe().totals.late == 5, "the reports of a long silence")
+        assert breakers.statistics()["demo/payments"].dropped == 0
+        world.close()
+
+
+def aged(payments) -> int:
+    core = payments._core
+    with core.lock:
+        core.recording.outbox.next(time.perf_counter())
+        return sum(core.recording.outbox._aged.values()) + sum(
+            batch.count for batch in [core.recording.outbox._sent] if batch and batch.order == (0, 0)
+        )
+
+
+def test_silence_in_half_open(own_world) -> None:
+    """An acquire without an answer costs one call the timeout; then the local breaker gives probes."""
+    caller = own_world.breaker(policy=SHORT)
+    payments = own_world.client(max_staleness_seconds=100)["payments"]
+    payments.call(int)
+    caller.open()
+    caller.until_half_open()
+    until_state(payments, State.HALF_OPEN)
+    own_world.server.pause()
+    in_time(payments)
+    in_time(payments, AT_ONCE_SECONDS)
+    assert payments.snapshot().degraded
+    assert payments.state is State.CLOSED, "its probe has succeeded"
+    own_world.server.resume()
+    until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
+
+
+def test_silence_in_open_keeps_it_open(own_world) -> None:
+    caller = own_world.breaker()
+    payments = own_world.client(**BRIEF)["payments"]
+    payments.call(int)
+    caller.open()
+    until_state(payments, State.OPEN)
+    own_world.server.pause()
+    until(lambda: payments.snapshot().degraded, "the staleness bound")
+    with pytest.raises(CallNotPermittedError) as refused:
+        payments.call(int)
+    assert 50 < refused.value.retry_after_seconds <= 60
+    own_world.server.resume()
+    until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
+    assert payments.state is State.OPEN
+
+
+def test_redis_restarts_with_its_data(redis_server_binary) -> None:
+    with RedisServer(redis_server_binary, persistent=True) as server:
+        world = World(server)
+        caller, breakers = world.breaker(), world.client()
+        payments = breakers["payments"]
+        payments.call(int)
+        breakers.flush()
+        server.restart(empty=False)
+        fail(payments, 3)
+        until_state(payments, State.OPEN)
+        assert caller.observe().state is State.OPEN
+        assert kinds(world) == [], "nobody noticed"
+        world.close()
+
+
+def test_redis_restarts_empty(own_world, caplog) -> None:
+    """No library, no breaker: alone, with the last policy, until the operator has put them back."""
+    caller = own_world.breaker()
+    payments = own_world.client(**BRIEF)["payments"]
+    payments.call(int)
+    own_world.server.restart(empty=True)
+    until(lambda: payments.snapshot().degraded, "the loss to be noticed")
+    in_time(payments, AT_ONCE_SECONDS)
+    own_world.load()
+    caller.define(POLICY)
+    until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
+    assert sum("this process decides alone" in text for text in caplog.messages) == 1
+
+
+def test_an_unknown_breaker(world, caplog) -> None:
+    """One warning a name, the CB_* policy, asked again: never an exception."""
+    payments = world.client(**BRIEF)["payments"]
+    in_time(payments)
+    fail(payments, 5)
+    assert payments.state is State.OPEN
+    world.breaker()
+    until_state(payments, State.CLOSED)
+    assert payments.snapshot().source is Source.SHARED
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == [
+        "demo/payments: no such breaker in Redis; this process decides alone until there is one"
+    ]
+
+
+def test_a_deleted_breaker(world) -> None:
+    caller, payments = world.breaker(), world.client()["payments"]
+    payments.call(int)
+    caller.open()
+    until_state(payments, State.OPEN)
+    caller.delete()
+    until(lambda: payments.snapshot().degraded, "the deletion to be noticed")
+    caller.define(POLICY)
+    until_state(payments, State.CLOSED)
+
+
+def test_no_library(shared_redis) -> None:
+    world = World(shared_redis, with_library=False)
+    payments = world.client()["payments"]
+    in_time(payments)
+    assert [each.reason for each in world.events if isinstance(each, Degraded)] == [
+        "Redis has no function library: is the operator running?"
+    ]
+    world.close()
+
+
+def test_a_wrong_password(redis_server_binary) -> None:
+    with RedisServer(redis_server_binary, password="right") as server:
+        world = World(server)
+        world.breaker()
+        payments = world.client(redis_url=f"redis://:wrong@127.0.0.1:{server.port}/0")["payments"]
+        in_time(payments)
+        degraded = next(each for each in world.events if isinstance(each, Degraded))
+        assert "refuses the login" in degraded.reason
+        assert "wrong" not in degraded.reason.replace("wrong password", "")
+        world.close()
+
+
+def test_a_password_from_a_file_may_change(redis_server_binary, tmp_path) -> None:
+    file = tmp_path / "password"
+    file.write_text("old\n")
+    with RedisServer(redis_server_binary, password="right") as server:
+        world = World(server)
+        world.breaker()
+        url = f"redis://:ignored@127.0.0.1:{server.port}/0"
+        payments = world.client(redis_url=url, redis_password_file=file, **BRIEF)["payments"]
+        in_time(payments)
+        assert payments.snapshot().degraded
+        file.write_text("right\n")
+        until(lambda: payments.snapshot().source is Source.SHARED, "the login")
+        world.close()
+
+
+def test_slow_redis(own_world) -> None:
+    """Slower than the timeout is as good as away; when it is quick again it counts again."""
+    own_world.breaker()
+    with Proxy(own_world.server.port) as proxy:
+        payments = own_world.client(redis_url=f"redis://127.0.0.1:{proxy.port}/0", **BRIEF)["payments"]
+        payments.call(int)
+        assert payments.snapshot().source is Source.SHARED
+        proxy.delay_seconds = 0.5
+        in_time(payments, AT_ONCE_SECONDS)
+        until(lambda: payments.snapshot().degraded, "the staleness bound")
+        in_time(payments, AT_ONCE_SECONDS)
+        proxy.delay_seconds = 0.0
+        until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
+
+
+def test_many_callers_wait_once(own_world) -> None:
+    """Redis silent, first use: each caller waits for the same question."""
+    own_world.server.pause()
+    payments = own_world.client()["payments"]
+    began = time.perf_counter()
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(payments.call, [lambda: 5] * 200)) == [5] * 200
+    assert time.perf_counter() - began < 3 * TIMEOUT_SECONDS
+    own_world.server.resume()
+
+
+def test_strict(own_world) -> None:
+    """Redis is asked about every call, and its silence is told."""
+    caller = own_world.breaker()
+    breakers = own_world.client(strict=True)
+    payments = breakers["payments"]
+    assert payments.call(lambda: 5) == 5
+    own_world.reset_commands()
+    for _ in range(10):
+        payments.call(int)
+    assert own_world.commands()["fcall"] >= 10
+    with pytest.raises(StoreUnavailableError, match="demo/other: no breaker at"):
+        breakers["other"].call(int)
+    caller.open()
+    for _ in range(3):
+        with pytest.raises(CallNotPermittedError):
+            payments.call(int)
+    assert caller.observe().totals.not_permitted == 3
+    own_world.server.pause()
+    with pytest.raises(StoreUnavailableError):
+        payments.call(int)
+    own_world.server.resume()
+    until(lambda: _is_open(payments), "Redis to be asked again")
+
+
+def _is_open(payments) -> bool:
+    try:
+        payments.call(int)
+    except CallNotPermittedError:
+        return True
+    except StoreUnavailableError:
+        return False
+    return False
+
+
+def test_define_missing(shared_redis) -> None:
+    """One compose file: the client brings library and breaker."""
+    world = World(shared_redis, with_library=False)
+    policy = Policy(2, 60_000, 1, 1, 1_000)
+    first, second = (world.client(define_missing=True, policy=policy)["payments"] for _ in range(2))
+    first.call(int)
+    assert first.snapshot().source is Source.SHARED
+    fail(first, 2)
+    until_state(first, State.OPEN)
+    with pytest.raises(CallNotPermittedError):
+        second.call(int)
+    seen = world.breaker(policy=None).observe()
+    assert (seen.owner, seen.uid, seen.policy) == ("env", "env", policy)
+    world.breaker()  # a resource of that name takes it over
+    until(lambda: first.snapshot().policy == POLICY, "the resource's policy")
+    world.close()
+
+
+def test_without_shared_state() -> None:
+    """CB_STATE_SYNC=false: the same breaker in this process; nothing is connected to."""
+    with CircuitBreakers(redis_url="redis://127.0.0.1:1/0", state_sync=False, policy=SHORT) as breakers:
+        payments = breakers["payments"]
+        payments.call(int)
+        fail(payments, 3)
+        assert (payments.state, payments.snapshot().degraded) == (State.OPEN, False)
+        with pytest.raises(CallNotPermittedError) as refused:
+            payments.call(int)
+        assert 0 < refused.value.retry_after_seconds <= 0.1
+        until(lambda: payments.snapshot().retry_after_seconds == 0, "the end of the opening")
+        with payments.permit() as permit:
+            assert permit.is_probe
+            with pytest.raises(CallNotPermittedError):
+                payments.call(int)  # one probe at a time
+        assert payments.state is State.CLOSED
+        statistics = breakers.statistics()["default/payments"]
+        assert (statistics.permitted, statistics.refused, statistics.reported) == (5, 2, 0)
+
+
+def test_observe_mode_never_refuses(world) -> None:
+    watching = Policy(2, 60_000, 1, 1, 1_000, mode=Mode.OBSERVE)
+    caller, breakers = world.breaker(policy=watching), world.client()
+    payments = breakers["payments"]
+    fail(payments, 5)
+    breakers.flush()
+    assert payments.call(lambda: 5) == 5
+    assert caller.observe().shadow.opened == 1
+
+
+def test_a_fail_over(redis_server_binary) -> None:
+    """By Sentinel, with a pool of the developer's: the client follows to the new primary."""
+    with RedisSentinel(redis_server_binary) as group:
+        sentinel = group.client()
+        primary = sentinel.master_for(group.name)
+        world = World(group.primary)
+        world.breaker()
+        assert world.admin.wait(1, 5_000) == 1
+        breakers = world.client(connection_pool=primary.connection_pool, max_staleness_seconds=1)
+        payments = breakers["payments"]
+        payments.call(int)
+        assert payments.snapshot().source is Source.SHARED
+        group.fail_over()
+        in_time(payments)
+        until(lambda: payments.snapshot().source is Source.SHARED, "the new primary", 20)
+        fail(payments, 3)
+        until_state(payments, State.OPEN)
+        breakers.close()
+        world.close()
+        primary.close()

@@ -1,0 +1,325 @@
+"""Life in a process: many threads, fork, spawn, the end of the interpreter."""
+
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from circuitbreaker_client import CallNotPermittedError, CircuitBreakers, State
+from tests.client.world import SHORT, client_threads, fail, until, until_state
+
+
+def test_32_threads_lose_nothing(world) -> None:
+    """Every outcome arrives, once, in one of the totals."""
+    caller, breakers = world.breaker(), world.client(flush_interval_seconds=0.002)
+    charge = breakers["payments"](lambda: 5)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(32) as pool:
+            for done in [pool.submit(lambda: [charge() for _ in range(2_000)]) for _ in range(32)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(switch)
+    breakers.flush()
+    until(lambda: caller.observe().totals.successes == 64_000, "every report")
+    statistics = breakers.statistics()["demo/payments"]
+    assert (statistics.permitted, statistics.reported, statistics.dropped) == (64_000, 64_000, 0)
+
+
+def test_32_threads_probe_one_by_one(world) -> None:
+    """Open to Closed over and over, with the slots never over the limit."""
+    caller, breakers = world.breaker(policy=SHORT), world.client()
+    payments = breakers["payments"]
+    payments.call(int)
+    stop = threading.Event()
+    inside, most = [], []
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                with payments.permit() as permit:
+                    if permit.is_probe:
+                        inside.append(None)
+                        most.append(len(inside))
+                        inside.pop()
+            except CallNotPermittedError as refused:
+                stop.wait(min(0.005, refused.retry_after_seconds or 0.005))
+
+    threads = [threading.Thread(target=work) for _ in range(32)]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        if caller.observe().state is State.CLOSED:
+            caller.open()
+        until_state(payments, State.OPEN)
+        until_state(payments, State.CLOSED)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    breakers.flush()
+    assert max(most) == 1
+    probes = caller.observe().probes
+    assert probes.granted == probes.succeeded + probes.ignored
+
+
+def test_one_thread_and_it_goes(world) -> None:
+    """However many breakers; by `close`, and when nobody holds the client any more."""
+    for number in range(20):
+        world.breaker(f"b-{number}")
+    breakers = world.client()
+    assert client_threads() == [], "not before it is needed"
+    for number in range(20):
+        breakers[f"b-{number}"].call(int)
+    assert len(client_threads()) == 1
+    breakers.close()
+    assert client_threads() == []
+    dropped = CircuitBreakers(redis_url=world.server.url, namespace="demo")
+    charge = dropped["b-1"](lambda: 5)
+    del dropped
+    gc.collect()
+    assert charge() == 5, "what is protected holds it"
+    assert len(client_threads()) == 1
+    del charge
+    gc.collect()
+    until(lambda: not client_threads(), "the thread to end")
+
+
+def test_no_descriptor_is_left(world) -> None:
+    world.breaker()
+
+    def one() -> None:
+        with CircuitBreakers(redis_url=world.server.url, namespace="demo") as breakers:
+            breakers["payments"].call(int)
+            breakers.flush()
+
+    one()
+    gc.collect()
+    before = len([*Path("/proc/self/fd").iterdir()])
+    for _ in range(10):
+        one()
+    gc.collect()
+    assert len([*Path("/proc/self/fd").iterdir()]) <= before
+
+
+# --- other processes -------------------------------------------------------------------------------------------------
+
+PRELUDE = """
+import os, sys, threading, time
+from circuitbreaker_client import CircuitBreakers, State, Policy, CallNotPermittedError
+breakers = CircuitBreakers(redis_url=sys.argv[1], namespace="demo", redis_timeout_seconds=2)
+payments = breakers["payments"]
+charge = payments(lambda: 5)
+"""
+
+
+def run(world, program: str, *, status: int = 0, complaint: str = "") -> str:
+    """What another interpreter prints. It has to end by itself, in time and without another complaint than that one."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(program), world.server.url],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == status
+    assert done.stderr == "" or (complaint and done.stderr.startswith(complaint)), done.stderr
+    return done.stdout
+
+
+def test_the_end_of_the_interpreter_sends_the_last_outcomes(world) -> None:
+    caller = world.breaker()
+    run(world, "for _ in range(10): charge()")
+    assert caller.observe().totals.successes == 10
+    run(world, "charge(); sys.exit(3)", status=3)
+    assert caller.observe().totals.successes == 11
+
+
+def test_the_end_gives_leases_back(world) -> None:
+    caller = world.breaker(policy=SHORT)
+    caller.open()
+    caller.until_half_open()
+    run(world, "permit = payments.permit(); assert permit.is_probe; import builtins; builtins.kept = permit")
+    probes = caller.observe().probes
+    assert (probes.granted, probes.ignored) == (1, 1)
+
+
+def test_the_end_does_not_wait_for_a_silent_redis(own_world) -> None:
+    own_world.breaker()
+    out = run(
+        own_world,
+        f"""
+        import signal
+        charge()
+        os.kill({own_world.server.pid}, signal.SIGSTOP)
+        for _ in range(10): charge()
+        import atexit
+        began = time.perf_counter()
+        atexit._run_exitfuncs()
+        print(time.perf_counter() - began)
+        """,
+        complaint="Redis is silent",
+    )
+    own_world.server.resume()
+    assert float(out) < 6
+
+
+def test_an_abrupt_end_frees_its_slot_when_the_lease_ends(world) -> None:
+    caller = world.breaker(policy=replace(SHORT, probe_timeout_ms=300))
+    caller.open()
+    caller.until_half_open()
+    run(world, "permit = payments.permit(); assert permit.is_probe; os._exit(0)")
+    payments = world.client()["payments"]
+    until(lambda: _called(payments), "a slot")
+    until(lambda: caller.observe().state is State.CLOSED, "the probe's success")
+    probes = caller.observe().probes
+    assert (probes.granted, probes.expired, probes.succeeded) == (2, 1, 1)
+
+
+def _called(payments) -> bool:
+    try:
+        payments.call(int)
+    except CallNotPermittedError:
+        return False
+    return True
+
+
+FORK = """
+def child(work):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+            breakers.close()
+            os._exit(0)
+        except BaseException as error:
+            print("child:", repr(error), flush=True)
+            os._exit(1)
+    return pid
+
+def join(pids):
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+"""
+
+
+def test_fork_after_import(world) -> None:
+    """As gunicorn with preload: the parent has made the client and protected functions, children use them."""
+    caller = world.breaker()
+    out = run(
+        world,
+        FORK
+        + """
+pids = [child(lambda: [charge() for _ in range(100)]) for _ in range(4)]
+print(join(pids))
+""",
+    )
+    assert out == "[0, 0, 0, 0]\n"
+    totals = caller.observe().totals
+    assert (totals.successes, totals.failures) == (400, 0)
+    assert caller.observe().reporters == 4, "each process has an id of its own"
+
+
+def test_fork_after_use(world) -> None:
+    """With its thread running, outcomes in the buffer, and locks perhaps held. Parent and children go on."""
+    caller = world.breaker()
+    out = run(
+        world,
+        FORK
+        + """
+stop = False
+def busy():
+    while not stop:
+        charge()
+        time.sleep(0)
+threads = [threading.Thread(target=busy) for _ in range(4)]
+[thread.start() for thread in threads]
+def work():
+    before = breakers.statistics()
+    assert before == {}, before
+    for _ in range(100): charge()
+    assert breakers.statistics()["demo/payments"].permitted <= 100
+results = []
+for _ in range(25):
+    results += join([child(work)])
+stop = True
+[thread.join() for thread in threads]
+breakers.flush()
+print(set(results), breakers.statistics()["demo/payments"].reported)
+""",
+    )
+    results, _, reported = out.strip().rpartition(" ")
+    assert results == "{0}"
+    until(lambda: caller.observe().totals.successes == int(reported) + 2_500, f"{reported} and those of the children")
+
+
+def test_a_child_does_not_settle_its_parents_probe(world) -> None:
+    caller = world.breaker(policy=SHORT)
+    caller.open()
+    caller.until_half_open()
+    out = run(
+        world,
+        FORK
+        + """
+with payments.permit() as permit:
+    assert permit.is_probe
+    print(join([child(permit.failure)]))
+""",
+    )
+    assert out == "[0]\n"
+    assert caller.observe().state is State.CLOSED
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(world, method, tmp_path) -> None:
+    caller = world.breaker()
+    program = tmp_path / "program.py"
+    program.write_text(
+        PRELUDE
+        + textwrap.dedent(f"""
+        import multiprocessing
+        def work(_):
+            for _ in range(10): charge()
+            breakers.flush()
+            return payments.state.value
+        if __name__ == "__main__":
+            charge()
+            with multiprocessing.get_context("{method}").Pool(3) as pool:
+                print(set(pool.map(work, range(6))))
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, program, world.server.url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{'Closed'}\n", "")
+    assert caller.observe().totals.successes == 61
+
+
+def test_open_in_one_process_is_open_in_the_others(world) -> None:
+    world.breaker()
+    payments = world.client()["payments"]
+    payments.call(int)
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            PRELUDE + "charge(); print('ready', flush=True)\nwhile payments.state is State.CLOSED: time.sleep(0.001)\n"
+            "print(payments.state.value)",
+            world.server.url,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == "ready\n"
+    fail(payments, 3)
+    assert child.communicate(timeout=10)[0] == "Open\n"
