@@ -8,13 +8,19 @@ from typing import Self
 
 
 class Proxy:
-    """Passes bytes on both ways; each piece of an answer is `delay_seconds` late."""
+    """Passes bytes on both ways; each piece of an answer is `delay_seconds` late.
+
+    `loses_subscriptions`: what is for a subscriber never arrives, though its connection stays.
+    """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self.delay_seconds = 0.0
+        self.loses_subscriptions = False
+        self.accepted = 0
+        self._subscribers: set[socket.socket] = set()
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
@@ -39,6 +45,7 @@ class Proxy:
         with suppress(OSError):
             while True:
                 near, _ = self._listening.accept()
+                self.accepted += 1
                 far = socket.create_connection(("127.0.0.1", self._target))
                 self._open += [near, far]
                 self._begin(self._relay, near, far, False)
@@ -49,5 +56,8 @@ class Proxy:
             while data := source.recv(65_536):
                 if is_late and self.delay_seconds:
                     time.sleep(self.delay_seconds)
-                target.sendall(data)
+                if b"SUBSCRIBE" in data:
+                    self._subscribers.add(source)
+                if not (self.loses_subscriptions and target in self._subscribers):
+                    target.sendall(data)
             target.shutdown(socket.SHUT_RDWR)

@@ -12,20 +12,34 @@ from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract.access import User, rule
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import Decision, Order, Permit, Standing
+from tests.client.proxy import Proxy
 from tests.client.world import POLICY, fail, until, until_state
 
 LONG = {"max_staleness_seconds": 3_000.0}  # nothing is learnt by re-reading in time
 
 
 def test_a_hint_brings_the_news(world) -> None:
+    """Of a state, a policy and a reset; nothing else would in this time."""
     caller, breakers = world.breaker(), world.client(**LONG)
     payments = breakers["payments"]
-    payments.call(int)
-    listening(world)
-    caller.open()
-    until_state(payments, State.OPEN)
+    settled_in(world, breakers)
+    for token in ("1", "2"):
+        caller.open()
+        until_state(payments, State.OPEN)
+        world.admin.fcall("cb_reset", 1, caller.key, "u", token)
+        until_state(payments, State.CLOSED)
     caller.define(Policy(7, 60_000, 1, 1, 1_000), generation=2)
     until(lambda: payments.snapshot().policy.failure_threshold == 7, "the new policy")
+
+
+def settled_in(world, breakers) -> None:
+    """The subscription is there, and whatever its gap asked for has been read; nothing waits to be reported."""
+    breakers["payments"].call(int)
+    listening(world)
+    breakers.flush()
+    heard = breakers._engine._hearing
+    until(lambda: heard.listener is not None and not breakers._engine._talk.dirty, "the gap to be read")
+    breakers.flush()
 
 
 def listening(world, channels: int = 2) -> None:
@@ -102,12 +116,27 @@ def test_the_rule_for_applications_is_enough(world) -> None:
 def test_a_dropped_subscription_is_made_again_and_the_gap_is_read(world) -> None:
     caller, breakers = world.breaker(), world.client(**LONG)
     payments = breakers["payments"]
-    payments.call(int)
-    listening(world)
-    world.admin.client_kill_filter(_type="pubsub")
-    caller.open()  # perhaps in the gap
+    settled_in(world, breakers)
+    with world.admin.pipeline() as both:  # at once, so that the client cannot listen in between
+        both.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        both.fcall("cb_report", 1, caller.key, "a", 1, *payments.snapshot().order[:2], "F3")
+        both.execute()
     until_state(payments, State.OPEN)
     listening(world)
+
+
+def test_a_subscription_that_has_died_in_silence_is_made_again(own_world) -> None:
+    """Its connection is open and nothing comes: the PING has no answer."""
+    own_world.breaker()
+    with Proxy(own_world.server.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        payments = own_world.client(redis_url=url, max_staleness_seconds=1.0)["payments"]
+        payments.call(int)
+        listening(own_world)
+        before = proxy.accepted
+        proxy.loses_subscriptions = True
+        until(lambda: proxy.accepted > before, "another connection")
+        assert not payments.snapshot().degraded
 
 
 def test_without_any_message_it_is_read_again(world) -> None:

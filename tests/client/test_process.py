@@ -258,6 +258,36 @@ print(set(results), breakers.statistics()["demo/payments"].reported)
     until(lambda: caller.observe().totals.successes == int(reported) + 2_500, f"{reported} and those of the children")
 
 
+def test_fork_waits_for_the_end_of_a_turn(world) -> None:
+    """Else the child could inherit what the thread holds just then, say the lock of a module that it imports."""
+    world.breaker()
+    out = run(
+        world,
+        FORK
+        + """
+from circuitbreaker_client._engine import Engine
+turn, inside = Engine._turn, []
+def slowly(self, **heard):
+    inside.append(None)
+    time.sleep(0.005)
+    turn(self, **heard)
+    inside.pop()
+Engine._turn = slowly
+charge()
+def work():
+    assert inside == []
+    assert charge() == 5
+results = []
+for _ in range(20):
+    charge()
+    time.sleep(0.003)
+    results += join([child(work)])
+print(set(results))
+""",
+    )
+    assert out == "{0}\n"
+
+
 def test_a_child_does_not_settle_its_parents_probe(world) -> None:
     caller = world.breaker(policy=SHORT)
     caller.open()

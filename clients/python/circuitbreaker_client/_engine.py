@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from random import random
-from threading import Lock, Thread
+from threading import Lock, RLock, Thread
 from time import perf_counter
 from typing import Final
 from uuid import uuid4
@@ -63,6 +63,7 @@ class Engine:
         self.client = f"{_host()}-{os.getpid()}-{uuid4().hex[:12]}"
         self._numbers = count(1)
         self._lock = Lock()
+        self._turning = RLock()  # held by the thread but for when it sleeps, and by whoever forks
         self._thread: Thread | None = None
         self._waker: tuple[socket.socket, socket.socket] | None = None
         self._selector: selectors.BaseSelector | None = None
@@ -180,6 +181,18 @@ class Engine:
             except Exception:
                 logger.exception("on_event failed on %r", event)
 
+    def before_fork(self) -> None:
+        """Waits for the end of a turn, not longer than one may take.
+
+        What the thread holds in the middle of one is held for ever in the child: a module that the first connection
+        imports, a lock of the C library that looks up a host.
+        """
+        self._turning.acquire(timeout=2 * self.settings.redis_timeout_seconds)
+
+    def after_fork_in_parent(self) -> None:
+        with suppress(RuntimeError):  # it was not to be had in time
+            self._turning.release()
+
     def after_fork(self) -> None:
         """In a child: the thread, its connections and what was buffered are the parent's."""
         self.epoch += 1
@@ -217,11 +230,14 @@ class Engine:
     def _run(self) -> None:
         while not self._stopping:
             try:
-                self._turn(heard=self._sleep())
+                heard = self._sleep()
+                with self._turning:
+                    self._turn(heard=heard)
             except Exception:
                 logger.exception("the background thread goes on after an error that should not be")
                 time.sleep(AFTER_ERROR_SECONDS)
-        self._end()
+        with self._turning:
+            self._end()
 
     def _sleep(self) -> bool:
         """Until something is to be done; whether the subscription has something to say."""

@@ -17,6 +17,16 @@ def register(engine: "Engine") -> None:
     _engines.add(engine)
 
 
+def _before_fork() -> None:
+    for engine in [*_engines]:
+        engine.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for engine in [*_engines]:
+        engine.after_fork_in_parent()
+
+
 def _after_fork_in_child() -> None:
     for engine in [*_engines]:
         engine.after_fork()
@@ -30,5 +40,5 @@ def _at_exit() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)

@@ -101,7 +101,8 @@ class Settings:
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None, **options: Unpack[Options]) -> Self:
         """From the environment; an option given by name wins. Raises SettingsError, a line for each wrong variable."""
-        found = {name: text.strip() for name, text in (environment or os.environ).items() if text.strip()}
+        given = os.environ if environment is None else environment
+        found = {name: text.strip() for name, text in given.items() if text.strip()}
         values: dict[str, Any] = {}
         wrong: list[str] = []
         for name, (variable, read) in _VARIABLES.items():

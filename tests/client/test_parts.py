@@ -1,0 +1,144 @@
+"""The pure parts: marks and runs, the outbox, the estimate of what trips."""
+
+from itertools import count
+from math import inf
+
+import pytest
+
+from circuitbreaker_client._estimate import TripEstimate
+from circuitbreaker_client._outbox import MAX_RUNS_KEPT, Outbox
+from circuitbreaker_client.outcomes import IGNORED, failed, is_failure, outcome_of, runs_of
+from circuitbreaker_contract.policy import Policy
+from circuitbreaker_contract.protocol import MAX_RUN, MAX_RUNS
+from circuitbreaker_contract.state import Outcome
+
+ORDER = (5, 1)
+
+
+@pytest.mark.parametrize(
+    ("mark", "slow_seconds", "outcome"),
+    [
+        (0.0, inf, Outcome.SUCCESS),
+        (0.2, 0.2, Outcome.SUCCESS),
+        (0.21, 0.2, Outcome.SLOW_SUCCESS),
+        (failed(0.0), inf, Outcome.FAILURE),
+        (failed(0.1), 0.2, Outcome.FAILURE),
+        (failed(0.3), 0.2, Outcome.SLOW_FAILURE),
+        (failed(10_000_000.0), inf, Outcome.FAILURE),
+        (IGNORED, 0.2, Outcome.IGNORED),
+    ],
+)
+def test_marks(mark: float, slow_seconds: float, outcome: Outcome) -> None:
+    assert outcome_of(mark, slow_seconds) is outcome
+    assert is_failure(mark) == (outcome in {Outcome.FAILURE, Outcome.SLOW_FAILURE})
+    assert runs_of([mark], slow_seconds) == [(outcome.value, 1)]
+
+
+def test_runs_keep_their_order() -> None:
+    marks = [0.0, 0.0, failed(0), IGNORED, IGNORED, 0.3, 0.0]
+    assert runs_of(marks, 0.2) == [("S", 2), ("F", 1), ("I", 2), ("L", 1), ("S", 1)]
+    assert runs_of([0.1] * 1_000, 0.2) == [("S", 1_000)]
+
+
+def outbox() -> Outbox:
+    return Outbox(10.0, count(1).__next__)
+
+
+def test_a_batch_stays_the_same_until_it_is_acknowledged() -> None:
+    box = outbox()
+    assert not box
+    assert box.next(0) is None
+    box.add(ORDER, [("S", 2)], 0.0)
+    batch = box.next(0.1)
+    box.add(ORDER, [("F", 1)], 0.2)
+    assert box.next(5.0) is batch
+    assert (batch.seq, batch.order, batch.runs, box.buffered) == (1, ORDER, [("S", 2)], 3)
+    assert box.acknowledged(5.0) == 2
+    assert box.repeatable(5.0) is batch
+    assert box.repeatable(400.0) is None
+    second = box.next(5.0)
+    assert (second.seq, second.runs) == (2, [("F", 1)])
+    assert box.acknowledged(5.0) == 1
+    assert not box
+
+
+def test_outcomes_of_one_generation_that_come_together_are_one_batch() -> None:
+    box = outbox()
+    box.add(ORDER, [("S", 2)], 0.0)
+    box.add(ORDER, [("S", 3), ("F", 1)], 0.1)
+    box.add((5, 2), [("S", 1)], 0.2)
+    assert box.next(0.2).runs == [("S", 5), ("F", 1)]
+    box.acknowledged(0.2)
+    assert (box.next(0.2).order, box.next(0.2).runs) == ((5, 2), [("S", 1)])
+
+
+def test_what_is_too_old_decides_nothing_and_takes_no_room() -> None:
+    box = outbox()
+    for at in range(10_000):
+        box.add(ORDER, [("S", 1), ("F", 1)], float(at))
+    assert box.dropped == 0
+    assert len(box._waiting) <= 12
+    old = box.next(10_000.0)
+    assert old.order == ORDER, "the youngest first: they may still decide"
+    seen = []
+    while (batch := box.next(10_000.0)) is not None:
+        seen.append((batch.order, sum(number for _, number in batch.runs)))
+        box.acknowledged(10_000.0)
+    assert seen[-1][0] == (0, 0)
+    assert sum(number for _, number in seen) == 20_000
+
+
+def test_one_in_flight_that_grows_old_goes_under_generation_0() -> None:
+    box = outbox()
+    box.add(ORDER, [("F", 1)], 0.0)
+    first = box.next(1.0)
+    again = box.next(11.0)
+    assert (again.seq, again.order, again.runs) == (first.seq, (0, 0), [("F", 1)])
+
+
+def test_it_is_bounded_and_counts_what_it_drops() -> None:
+    box = outbox()
+    for number in range(MAX_RUNS_KEPT + 500):
+        box.add(ORDER, [("SF"[number % 2], 1)], number / 10_000)
+    assert box.dropped == 500
+    assert box.buffered == MAX_RUNS_KEPT
+
+
+def test_batches_fit_the_contract() -> None:
+    box = outbox()
+    box.add(ORDER, [("SF"[number % 2], 1) for number in range(600)], 0.0)
+    box.add(ORDER, [("S", 3 * MAX_RUN + 5)], 0.1)
+    total = 0
+    while (batch := box.next(0.2)) is not None:
+        assert len(batch.runs) <= MAX_RUNS
+        assert all(1 <= number <= MAX_RUN for _, number in batch.runs)
+        total += box.acknowledged(0.2)
+    assert total == 600 + 3 * MAX_RUN + 5
+
+
+STREAK = Policy(3, 1_000, 1, 1, 1_000)
+RATE = Policy(0, 1_000, 1, 1, 1_000, window_ms=10_000, failure_rate_percent=50, minimum_calls=4)
+FAILED = failed(0.0)
+
+
+def test_the_failure_that_completes_a_streak() -> None:
+    estimate = TripEstimate(STREAK, 0.0)
+    assert [estimate.trips([0.0, *[FAILED] * number]) for number in (1, 2, 3, 4)] == [False, False, True, False]
+    estimate.taken([("S", 1), ("F", 2)], 1.0)
+    assert estimate.trips([FAILED])
+    assert not estimate.trips([0.0, FAILED])
+    assert estimate.trips([IGNORED, FAILED])
+
+
+def test_the_failure_that_reaches_a_rate() -> None:
+    estimate = TripEstimate(RATE, 0.0)
+    assert not estimate.trips([0.0, 0.0, FAILED])
+    assert estimate.trips([0.0, 0.0, FAILED, FAILED]), "minimumCalls and half of them"
+    estimate.taken([("S", 2), ("F", 2)], 1.0)
+    estimate.taken([("S", 2)], 2.0)
+    assert not estimate.trips([FAILED])
+    assert estimate.trips([FAILED, FAILED])
+    estimate.taken([("F", 2)], 3.0)
+    assert not estimate.trips([FAILED]), "it was told already"
+    estimate.taken([], 40.0)
+    assert not estimate.trips([FAILED]), "a window later nothing is left"
