@@ -9,7 +9,7 @@ from itertools import count
 from circuitbreaker_contract import rules
 from circuitbreaker_contract.breaker import Definition
 from circuitbreaker_contract.policy import Policy
-from circuitbreaker_contract.state import Outcome, Permit, Resume, State
+from circuitbreaker_contract.state import Outcome, Permit, Projection, Resume, State
 
 CLIENT = "local"
 
@@ -20,7 +20,7 @@ class LocalBreaker:
     def __init__(self, policy: Policy, now_ms: int, resume: Resume | None = None) -> None:
         # One process is no quorum of several: it would never open.
         alone = replace(policy, min_reporters=1)
-        wanted = Definition(rules.ENV, rules.ENV, 0, alone, projects=False, resume=resume)
+        wanted = Definition(rules.ENV, rules.ENV, 0, alone, Projection.NOTHING, resume)
         self._breaker, _ = rules.configured(None, now_ms, wanted)
         self._numbers = count(1)
 
