@@ -149,7 +149,6 @@ def test_the_failure_that_reaches_a_rate() -> None:
 SAID = (
     b"*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$4\r\n\r\nx\r\r\n+PONG\r\n:-5\r\n-NOPERM no\r\n$-1\r\n*0\r\n*1\r\n*1\r\n:7\r\n"
 )
-)
 MEANT = [[b"message", b"ch", b"\r\nx\r"], b"PONG", -5, "NOPERM no", None, [], [[7]]]
 
 
