@@ -178,6 +178,27 @@ def test_the_healthy_path_costs_few_commands(world) -> None:
     assert sent.get("fcall", 0) + sent.get("fcall_ro", 0) <= 10
 
 
+def test_a_quiet_client_dozes_and_the_next_call_wakes_it(world) -> None:
+    """Whichever way it is made, and under the generation that permits it."""
+    caller, breakers = world.breaker(), world.client(**LONG)
+    payments, engine = breakers["payments"], breakers._engine
+    charge = payments(lambda: 5)
+    charge()
+    for number, call in enumerate((charge, charge, lambda: payments.call(int), payments.record_success), 2):
+        until(lambda: engine._dozes, "it to doze")
+        call()
+        assert not engine._dozes
+        until(lambda expected=number: caller.observe().totals.successes == expected, "the report")
+    until(lambda: engine._dozes, "it to doze")
+    caller.open()
+    until_state(payments, State.OPEN)
+    world.admin.fcall("cb_reset", 1, caller.key, "u", "1")
+    until_state(payments, State.CLOSED)
+    charge()
+    until(lambda: caller.observe().totals.successes == 6, "the report")
+    assert caller.observe().totals.late == 0
+
+
 def test_open_and_closed_never_touch_the_network(own_world) -> None:
     """With Redis stopped cold both answer at once."""
     caller = own_world.breaker()

@@ -5,8 +5,10 @@ from math import inf
 
 import pytest
 
+from circuitbreaker_client import StoreUnavailableError
 from circuitbreaker_client._estimate import TripEstimate
 from circuitbreaker_client._outbox import MAX_RUNS_KEPT, Outbox
+from circuitbreaker_client._replies import Replies
 from circuitbreaker_client.outcomes import IGNORED, failed, is_failure, outcome_of, runs_of
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.protocol import MAX_RUN, MAX_RUNS
@@ -142,3 +144,23 @@ def test_the_failure_that_reaches_a_rate() -> None:
     assert not estimate.trips([FAILED]), "it was told already"
     estimate.taken([], 40.0)
     assert not estimate.trips([FAILED]), "a window later nothing is left"
+
+
+SAID = (
+    b"*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$4\r\n\r\nx\r\r\n+PONG\r\n:-5\r\n-NOPERM no\r\n$-1\r\n*0\r\n*1\r\n*1\r\n:7\r\n"
+)
+MEANT = [[b"message", b"ch", b"\r\nx\r"], b"PONG", -5, "NOPERM no", None, [], [[7]]]
+
+
+@pytest.mark.parametrize("size", range(1, len(SAID) + 1))
+def test_replies_may_come_in_any_pieces(size: int) -> None:
+    replies = Replies()
+    assert [each for at in range(0, len(SAID), size) for each in replies.feed(SAID[at : at + size])] == MEANT
+
+
+@pytest.mark.parametrize(
+    "text", [b"HTTP/1.1 400 Bad Request\r\n", b"$x\r\n", b"*1\r\n" * 5_000, b"$" + b"1" * 5_000 + b"\r\n"]
+)
+def test_what_is_no_reply(text: bytes) -> None:
+    with pytest.raises(StoreUnavailableError):
+        Replies().feed(text)

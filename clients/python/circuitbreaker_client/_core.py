@@ -48,6 +48,7 @@ class Core(Knowledge):
             self.used_at = now
             if self.closed:
                 return Grant(self, discard), False
+            self.engine.rouse()
             if not self.is_active:
                 self._activate()
             if waited is not None and is_own and waited.permit is not None:
@@ -101,6 +102,7 @@ class Core(Knowledge):
         """An outcome that no grant belongs to."""
         self.activate()
         if not self.closed:
+            self.engine.rouse()
             self.ended(self.recording.buffer.append, mark)
 
     def settled(self, grant: Grant, mark: float) -> None:

@@ -31,9 +31,9 @@ from circuitbreaker_client import _process
 from circuitbreaker_client._core import Core
 from circuitbreaker_client._grants import Ask
 from circuitbreaker_client._hearing import Hearing
-from circuitbreaker_client._link import connector
 from circuitbreaker_client._signals import Signal
 from circuitbreaker_client._talk import Talk
+from circuitbreaker_client._wire import connector
 from circuitbreaker_client.events import Event, EventHook
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_client.snapshots import BreakerSnapshot, BreakerStatistics
@@ -42,6 +42,8 @@ from circuitbreaker_contract.keys import BreakerKey
 logger = logging.getLogger("circuitbreaker_client")
 
 AFTER_ERROR_SECONDS: Final = 0.1
+DOZE_AFTER_SECONDS: Final = 1.0
+DOZE_SECONDS: Final = 0.5  # a success of a call that began before is reported that late at most
 _HOST_FORM: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -55,6 +57,7 @@ class Engine:
         self._connect = connector(settings, pool)
         self._all: WeakValueDictionary[BreakerKey, Core] = WeakValueDictionary()
         self._stopped = False
+        self._doze_seconds = min(DOZE_SECONDS, settings.max_staleness_seconds / 10)
         self._begin()
         _process.register(self)
 
@@ -72,12 +75,14 @@ class Engine:
         self._done = Signal()
         self._flushes: deque[Signal] = deque()
         self._urgent: set[Core] = set()
-        self.active: dict[BreakerKey, Core] = {}
+        self.active: dict[str, Core] = {}
         self._talk = Talk(self.settings, self._connect, self.client)
         self._hearing = Hearing(self.settings, self._connect)
         self._watched: object = None
         self._wall = time.time() - perf_counter()
         self._next_tick = self._next_sweep = 0.0
+        self._dozes = False
+        self._quiet_ticks = 0
 
     # --- any thread --------------------------------------------------------------------------------------------------
 
@@ -128,7 +133,7 @@ class Engine:
 
     def add(self, core: Core) -> None:
         """Keeps the breaker up to date from now on."""
-        self.active[core.key] = core
+        self.active[core.name] = core
         self.look(core)
 
     def submit(self, ask: Ask) -> None:
@@ -144,6 +149,13 @@ class Engine:
         """Reports what it has, soon."""
         self._urgent.add(core)
         self._wake()
+
+    def rouse(self) -> None:
+        """There is something to do again: looks each flush interval, as long as there is."""
+        if self._dozes:
+            self._dozes, self._quiet_ticks = False, 0
+            self._next_tick = min(self._next_tick, perf_counter() + self.settings.flush_interval_seconds)
+            self._wake()
 
     def flush(self) -> Signal:
         done = Signal()
@@ -266,14 +278,18 @@ class Engine:
         now = perf_counter()
         tick = now >= self._next_tick
         if tick:
-            self._next_tick = now + self.settings.flush_interval_seconds
+            self._next_tick = now + (self._doze_seconds if self._dozes else self.settings.flush_interval_seconds)
         flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
         urgent = {self._urgent.pop() for _ in range(len(self._urgent))}
         active = [*self.active.values()]
         hinted = self._heed() if heard else set()
         cores = active if tick or flushes else [*(urgent | hinted)]
-        for core in cores:
-            core.drain(now)
+        drained = [core.drain(now) for core in cores]
+        if any(drained):
+            self._quiet_ticks = 0
+            self.rouse()
+        elif tick:
+            self._doze(active)
         if self.settings.state_sync:
             self._sweep(active, now)
             self._talk.turn(cores, active, hinted)
@@ -283,9 +299,17 @@ class Engine:
                 core.expire(perf_counter())  # after Redis was asked: a process that slept has not lost it
         for core in cores:
             if not core.is_active and not core.recording.outbox and not core.settling:
-                self.active.pop(core.key, None)
+                self.active.pop(core.name, None)
         for done in flushes:
             done.set()
+
+    def _doze(self, active: list[Core]) -> None:
+        """A second without a call: an idle process costs next to nothing, and is no burden to those that wake."""
+        self._quiet_ticks += 1
+        if not self._dozes and self._quiet_ticks * self.settings.flush_interval_seconds > DOZE_AFTER_SECONDS:
+            self._dozes = True
+            for core in active:
+                core.doze()
 
     def _heed(self) -> set[Core]:
         """Hints name breakers whose standing is to be asked for at once; a gap means to read all again."""
@@ -293,8 +317,8 @@ class Engine:
         if gap:
             self._talk.dirty.update(self.active.values())
         hinted: set[Core] = set()
-        for key, order in hints:
-            core = self.active.get(key)
+        for name, order in hints:
+            core = self.active.get(name)
             if core is None or (order is not None and core.order is not None and order <= core.order):
                 continue
             if order is None or core.order is None or order.incarnation != core.order.incarnation:

@@ -13,7 +13,6 @@ from typing import Any, Final
 from circuitbreaker_client._link import Listener
 from circuitbreaker_client.errors import StoreUnavailableError
 from circuitbreaker_client.settings import Settings
-from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import Order
 
 logger = logging.getLogger("circuitbreaker_client")
@@ -21,7 +20,7 @@ logger = logging.getLogger("circuitbreaker_client")
 LONGEST_HINT: Final = 4_096
 PAUSE_SECONDS: Final = 0.2
 
-Hint = tuple[BreakerKey, Order | None]
+Hint = tuple[str, Order | None]  # the breaker's name, and the order it is said to have
 
 
 def parse_hint(data: bytes) -> Hint | None:
@@ -30,10 +29,12 @@ def parse_hint(data: bytes) -> Hint | None:
         return None
     try:
         said = json.loads(data)
-        key = BreakerKey.parse(said["service"])
+        name = said["service"]
+        if not isinstance(name, str):
+            return None
         if said["state"] == "":
-            return key, None
-        return key, Order(int(said["incarnation"]), int(said["generation"]), int(said["revision"]))
+            return name, None
+        return name, Order(int(said["incarnation"]), int(said["generation"]), int(said["revision"]))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 

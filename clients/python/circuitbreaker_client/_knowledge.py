@@ -12,6 +12,7 @@ Seconds are those of perf_counter. `lock` guards everything but the hot path; ev
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from threading import RLock
 from time import perf_counter
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from circuitbreaker_client._estimate import TripEstimate
 from circuitbreaker_client._local import LocalBreaker
 from circuitbreaker_client._outbox import Batch, Outbox
-from circuitbreaker_client._recording import NO_ORDER, Recording, Runs
+from circuitbreaker_client._recording import NO_ORDER, Buffer, Recording, Runs
 from circuitbreaker_client.events import Degraded, Event, OutcomesDropped, Recovered, Source, StateChanged
 from circuitbreaker_client.snapshots import BreakerSnapshot, BreakerStatistics
 from circuitbreaker_contract.keys import BreakerKey
@@ -40,9 +41,9 @@ class Knowledge(ABC):
     """The background thread calls what begins with `saw_`."""
 
     __slots__ = (
-        "__weakref__", "_attempt", "_events", "_known_policy", "_promised", "_until", "closed", "degraded_at", "engine",
-        "epoch", "fresh_at", "is_active", "key", "local", "lock", "name", "order", "policy", "record", "recording",
-        "redis_key", "retry_at", "settings", "state", "used_at",
+        "__weakref__", "_attempt", "_dozes_on", "_events", "_known_policy", "_promised", "_until", "closed",
+        "degraded_at", "engine", "epoch", "fresh_at", "is_active", "key", "local", "lock", "name", "order",
+        "policy", "record", "recording", "redis_key", "retry_at", "settings", "state", "used_at",
     )  # fmt: skip
 
     def __init__(self, engine: "Engine", key: BreakerKey) -> None:
@@ -71,6 +72,7 @@ class Knowledge(ABC):
         self.degraded_at: float | None = None
         self.is_active = False
         self.recording = Recording(Outbox(self.settings.max_staleness_seconds, self.engine.next_seq), self.policy, now)
+        self._dozes_on: Buffer | None = None  # the buffer whose next mark wakes the background thread
         self._attempt = 0
         self._known_policy: tuple[int, int] | None = None  # incarnation and revision of `policy`
         self._events: list[Event] = []
@@ -159,11 +161,27 @@ class Knowledge(ABC):
         with self.lock:
             return self.recording.outbox.repeatable(now)
 
-    def drain(self, now: float) -> None:
-        """Empties the buffers."""
-        if self.recording.has_any:
-            with self._changing():
-                self._drain(now)
+    def drain(self, now: float) -> bool:
+        """Empties the buffers; whether there was anything."""
+        if not self.recording.has_any:
+            return False
+        with self._changing():
+            return self._drain(now)
+
+    def doze(self) -> None:
+        """Has the next call wake the background thread, which otherwise looks seldom from now on."""
+        with self.lock:
+            if self.record is not None and not self.closed:
+                self._dozes_on = self.recording.buffer
+                self.record = partial(self._roused, self._dozes_on)
+
+    def _roused(self, buffer: Buffer, mark: float) -> None:
+        buffer.append(mark)
+        with self.lock:
+            if self._dozes_on is not None and self.record is not None and not self.closed:
+                self.record = self.recording.buffer.append
+            self._dozes_on = None
+        self.engine.rouse()
 
     def expire(self, now: float) -> None:
         """Gives up a snapshot that is too old. A strict client asks anyway."""
@@ -252,19 +270,25 @@ class Knowledge(ABC):
         self._until = retry_at
         if self.is_active and not self.closed:
             self.retry_at = 0.0 if self.settings.strict else retry_at
-            self.record = self.recording.buffer.append if simply else None
+            if not simply:
+                self.record = None
+            elif self._dozes_on is not self.recording.buffer:
+                self.record = self.recording.buffer.append
+                self.engine.rouse()
         if previous is not state:
             source = Source.LOCAL if self.local is not None else Source.SHARED
             self._events.append(StateChanged(self.name, previous, state, source))
 
-    def _drain(self, now: float) -> None:
+    def _drain(self, now: float) -> bool:
         """Takes what is in the buffers: into the local breaker, and on the way to Redis."""
         recording = self.recording
-        if recording.drain(now, self._slow_seconds(), self._counted):
+        count = recording.drain(now, self._slow_seconds(), self._counted)
+        if count:
             self.used_at = now
         if recording.outbox.dropped > recording.told:
             self._events.append(OutcomesDropped(self.name, recording.outbox.dropped - recording.told))
             recording.told = recording.outbox.dropped
+        return count > 0
 
     def _counted(self, order: tuple[int, int], runs: Runs) -> None:
         if self.local is not None:
