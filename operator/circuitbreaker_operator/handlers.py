@@ -53,7 +53,7 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
 class _NothingStored(kopf.AnnotationsDiffBaseStorage):
     """Kopf reads its annotation with each event, and one that somebody made no JSON of would keep events from us."""
 
-    def fetch(self, *, body: kopf.Body) -> None:
+    def fetch(self, *, body: kopf.Body) -> None:  # noqa: ARG002 # Kopf gives it by name
         return None
 
 

@@ -100,7 +100,7 @@ class Reflector:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._wake = asyncio.Event()
         self._unshown: set[BreakerKey] = set()  # only counters moved: for the next refresh
-        # A tick does not read all of a breaker. What it does not show, damage for example, is found by looking at times.
+        # A tick does not read all of a breaker: what it does not show, like damage, is found by looking now and then.
         self._look_seconds = _LOOK_INTERVALS * (settings.status_refresh_ms or LONGEST_MS) / 1000
         self._counters_from: dict[BreakerKey, float] = {}  # from when on counters alone are worth a write
         self._events_outage = Outage(logger, "writing Events", remedy="grant create on events; statuses go on without")

@@ -4,7 +4,7 @@ import json
 import random
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -42,6 +42,14 @@ STATES = ("Closed", "Open", "HalfOpen")
 REPLACEMENTS = (b"", b"\xff\xfe\x00", b"nan", b"inf", b"-1", b"1e300", b"0x10", b"9" * 400, b"9" * 5_000, b"{}", b"[]")
 
 
+class Target(NamedTuple):
+    """A breaker to damage; `root` is its hash."""
+
+    root: str
+    key: BreakerKey
+    keys: Keys
+
+
 class Hostile:
     """A generator of bad input."""
 
@@ -74,7 +82,7 @@ class Hostile:
                 "failureRatePercent": lambda: whole(1, 100),
                 "quorum": lambda: {"minReporters": whole(1, 1_000)},
                 "mode": lambda: self.one("Enforce", "Enforce", "Observe"),
-                "override": lambda: self.override(),
+                "override": self.override,
                 "backoff": lambda: {
                     "factor": whole(1, 10),
                     "max": self.one("24h", "100ms", "1m"),
@@ -152,30 +160,30 @@ class Hostile:
         )
         kind = self.chance.choice(kinds)
         try:
-            kind(client, keys.breaker(key), key, keys)
+            kind(client, Target(keys.breaker(key), key, keys))
         except redis.ResponseError:
             client.delete(*keys.of_breaker(key))  # an earlier damage gave it another type
         return kind.__name__.strip("_")
 
-    def _packed(self, client: "redis.Redis", root: str, key: BreakerKey, keys: Keys) -> None:
+    def _packed(self, client: "redis.Redis", at: Target) -> None:
         part, names = self.one(("standing", STANDING_NAMES), ("counts", COUNTS_NAMES))
-        raw = raw_hash(client, root).get(part.encode(), b"")
+        raw = raw_hash(client, at.root).get(part.encode(), b"")
         doubles = list(struct.unpack(f"<{len(raw) // 8}d", raw[: len(raw) // 8 * 8]))
         if not doubles or self.chance.random() < 0.1:
-            client.hset(root, part, self.one(*REPLACEMENTS))
+            client.hset(at.root, part, self.one(*REPLACEMENTS))
             return
         for _ in range(self.chance.randint(1, 3)):
             doubles[self.chance.randrange(min(len(doubles), len(names)))] = self.one(*NUMBERS)
-        client.hset(root, part, struct.pack(f"<{len(doubles)}d", *doubles) + raw[len(doubles) * 8 :])
+        client.hset(at.root, part, struct.pack(f"<{len(doubles)}d", *doubles) + raw[len(doubles) * 8 :])
 
-    def _field(self, client: "redis.Redis", root: str, key: BreakerKey, keys: Keys) -> None:
-        names = raw_hash(client, root).keys() - {b"standing", b"counts", b"policy"}
+    def _field(self, client: "redis.Redis", at: Target) -> None:
+        names = raw_hash(client, at.root).keys() - {b"standing", b"counts", b"policy"}
         forged = ("t:Closed:Open:Forged", "t:Ajar:Open:Reset", "ms:Ajar", "probesGranted", "c:", "attempt", "lastReset")
         name = self.one(*sorted(names), *forged, "shadowState", "shadowSince", "resourceGeneration", "owner", "uid")
-        client.hset(root, name, self.one(*REPLACEMENTS, self.text(), str(self.one(*LARGE))))
+        client.hset(at.root, name, self.one(*REPLACEMENTS, self.text(), str(self.one(*LARGE))))
 
-    def _policy(self, client: "redis.Redis", root: str, key: BreakerKey, keys: Keys) -> None:
-        text = (raw_hash(client, root).get(b"policy") or b"{}").decode(errors="replace")
+    def _policy(self, client: "redis.Redis", at: Target) -> None:
+        text = (raw_hash(client, at.root).get(b"policy") or b"{}").decode(errors="replace")
         deep = "[" * 990 + "]" * 990
         changed = (
             text[:-1] + ',"new":' + deep + "}",
@@ -185,11 +193,13 @@ class Hostile:
             self.text(),
             deep,
         )
-        client.hset(root, "policy", self.one(*changed))
+        client.hset(at.root, "policy", self.one(*changed))
         if self.chance.random() < 0.7:
-            client.hset(root, "standing", (raw_hash(client, root).get(b"standing") or b"")[:64] + struct.pack("<d", 7))
+            client.hset(
+                at.root, "standing", (raw_hash(client, at.root).get(b"standing") or b"")[:64] + struct.pack("<d", 7)
+            )
 
-    def _history(self, client: "redis.Redis", root: str, key: BreakerKey, keys: Keys) -> None:
+    def _history(self, client: "redis.Redis", at: Target) -> None:
         number = lambda: self.one(*map(str, LARGE), "nan", "", "1e9", "9" * 400, "9" * 5_000, " 7 ", "1_0")  # noqa: E731
         entry = {
             "previous": self.one("", *STATES, "Ajar"),
@@ -203,40 +213,40 @@ class Hostile:
         for name in list(entry):
             if self.chance.random() < 0.03:
                 del entry[name]
-        client.xadd(f"{root}:history", entry or {"x": "y"})
+        client.xadd(f"{at.root}:history", entry or {"x": "y"})
 
-    def _probes(self, client: "redis.Redis", root: str, key: BreakerKey, keys: Keys) -> None:
+    def _probes(self, client: "redis.Redis", at: Target) -> None:
         scores = [number for number in NUMBERS if number == number]  # noqa: PLR0124 # Redis takes no NaN
         members = {self.text(2_000) + str(each): self.one(*scores) for each in range(self.chance.randint(1, 20))}
-        client.zadd(f"{root}:probes", members)
+        client.zadd(f"{at.root}:probes", members)
 
-    def _window(self, client: "redis.Redis", root: str, key: BreakerKey, keys: Keys) -> None:
-        name = f"{root}:window"
+    def _window(self, client: "redis.Redis", at: Target) -> None:
+        name = f"{at.root}:window"
         client.delete(name)
         if self.chance.random() < 0.5:
             client.set(name, self.text())
         else:
             client.hset(name, self.one("1", "inf", "nan", self.text(99)), self.one("1:2:3", "9" * 99 + ":1:1", "x"))
 
-    def _type(self, client: "redis.Redis", root: str, key: BreakerKey, keys: Keys) -> None:
-        name = self.chance.choice(keys.of_breaker(key))
+    def _type(self, client: "redis.Redis", at: Target) -> None:
+        name = self.chance.choice(at.keys.of_breaker(at.key))
         client.delete(name)
         self.one(lambda: client.set(name, self.text()), lambda: client.rpush(name, "x"), lambda: None)()
 
-    def _reporter(self, client: "redis.Redis", root: str, key: BreakerKey, keys: Keys) -> None:
+    def _reporter(self, client: "redis.Redis", at: Target) -> None:
         entry = self.one(struct.pack("<5d", *(self.one(*NUMBERS) for _ in range(5))), b"short")
-        client.hset(root, "c:" + self.text(2_000), entry)
+        client.hset(at.root, "c:" + self.text(2_000), entry)
 
-    def _shared(self, client: "redis.Redis", root: str, key: BreakerKey, keys: Keys) -> None:
-        client.hset(keys.states, self.one(str(key), self.text(), "a/b", "a/b/c"), self.text())
+    def _shared(self, client: "redis.Redis", at: Target) -> None:
+        client.hset(at.keys.states, self.one(str(at.key), self.text(), "a/b", "a/b/c"), self.text())
 
-    def _message(self, client: "redis.Redis", root: str, key: BreakerKey, keys: Keys) -> None:
+    def _message(self, client: "redis.Redis", at: Target) -> None:
         message = {
-            "service": self.one(str(key), str(key), self.text(), 7, None, ["x"]),
+            "service": self.one(str(at.key), str(at.key), self.text(), 7, None, ["x"]),
             "state": self.one(*STATES, self.text(), None, {}),
             "retryAfterMs": self.one(0, -1, 1, 2**60, 10**400, 0.5, "1", None, True),
         }
         raw = json.dumps(self.one(message, message, message, [], 7, self.text(), {"service": {}}))
         client.publish(
-            keys.updates, self.one(raw, raw, raw, raw[:-2], "[" * 4_000, b"\xff\xfe\x00", '{"service":' * 500)
+            at.keys.updates, self.one(raw, raw, raw, raw[:-2], "[" * 4_000, b"\xff\xfe\x00", '{"service":' * 500)
         )

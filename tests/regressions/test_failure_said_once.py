@@ -1,4 +1,4 @@
-"""Each round of the refresh said again that a damaged breaker cannot be served: a line a minute and breaker, for ever."""
+"""Each round of the refresh said again that a damaged breaker cannot be served: a line a minute, for ever."""
 
 from tests.cluster.world import World
 
