@@ -5,12 +5,14 @@ holds is untrusted: a reply that does not have the form of the contract raises R
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from circuitbreaker_contract.errors import CircuitBreakerError, InvalidPolicyError
-from circuitbreaker_contract.policy import Mode, Policy
+from circuitbreaker_contract.errors import CircuitBreakerError
+from circuitbreaker_contract.policy import LATEST_MS, Mode, Policy
 from circuitbreaker_contract.state import (
     NOT_PERMITTED_RUN,
     Configured,
@@ -38,6 +40,8 @@ MAX_RUN = 1_000_000  # calls in one run of a batch
 MAX_RUNS = 256  # runs in one batch
 MAX_HISTORY = 256  # transitions kept for a breaker
 _REASONS = frozenset(Reason)
+_LARGEST = 2**53  # what a number of Lua counts exactly
+_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _LETTERS = frozenset([*(outcome.value for outcome in Outcome), NOT_PERMITTED_RUN])
 
 
@@ -63,7 +67,7 @@ class Call(Generic[T]):
         """The value of a reply; raises ReplyError when it does not have the contract's form."""
         try:
             return self.parse(reply)
-        except (TypeError, ValueError, KeyError, IndexError, UnicodeDecodeError, InvalidPolicyError) as error:
+        except (TypeError, ValueError, KeyError, IndexError, RecursionError) as error:
             raise ReplyError(f"{self.function} replied outside the contract: {error}") from error
 
 
@@ -212,8 +216,34 @@ def _reason(raw: Any) -> Reason:
     return Reason(text) if text in _REASONS else Reason.UNKNOWN
 
 
+def _whole(raw: Any, low: int = 0, high: int = _LARGEST) -> int:
+    """A number as the functions write it. NaN and the infinities of a damaged hash arrive as -2^63."""
+    number = int(raw)
+    if not low <= number <= high:
+        raise ValueError(f"{number} is not from {low} to {high}")
+    return number
+
+
+def _time(raw: Any) -> int:
+    return _whole(raw, high=LATEST_MS)
+
+
 def _instant(raw: Any) -> int | None:
-    return int(raw) or None
+    return _time(raw) or None
+
+
+def _id(raw: Any) -> str:
+    text = _text(raw)
+    if not _ID.fullmatch(text):
+        raise ValueError(f"{text[:64]!r} is not 1 to 64 of A-Z, a-z, 0-9 and '_.:-'")
+    return text
+
+
+def _history(entries: Sequence[Any]) -> Iterable[Transition]:
+    """The entries that can be read: a damaged one is missed by whoever tells of the past, and by no rule."""
+    for entry in entries:
+        with suppress(TypeError, ValueError, KeyError):
+            yield _transition(entry)
 
 
 def _transition(reply: Sequence[Any]) -> Transition:
@@ -222,12 +252,12 @@ def _transition(reply: Sequence[Any]) -> Transition:
     return Transition(
         previous=State(previous) if previous else None,
         state=State(_text(raw["state"])),
-        at_ms=int(raw["at"]),
+        at_ms=_time(raw["at"]),
         reason=_reason(raw["reason"]),
-        incarnation=int(raw["incarnation"]),
-        generation=int(raw["generation"]),
-        attempt=int(raw["attempt"]),
-        consecutive_failures=int(raw["consecutiveFailures"]),
+        incarnation=_whole(raw["incarnation"], 1),
+        generation=_whole(raw["generation"], 1),
+        attempt=_whole(raw["attempt"]),
+        consecutive_failures=_whole(raw["consecutiveFailures"]),
         open_until_ms=_instant(raw["openUntil"]),
         # Entries of the first edition have no more than what stands above.
         window=_window(raw) if "windowCalls" in raw else WindowCounts(),
@@ -237,7 +267,8 @@ def _transition(reply: Sequence[Any]) -> Transition:
 
 
 def _window(raw: Mapping[str, Any]) -> WindowCounts:
-    return WindowCounts(int(raw["windowCalls"]), int(raw["windowFailures"]), int(raw["windowSlow"]))
+    calls = _whole(raw["windowCalls"])
+    return WindowCounts(calls, _whole(raw["windowFailures"], high=calls), _whole(raw["windowSlow"], high=calls))
 
 
 def _optional_state(raw: Any) -> State | None:
@@ -248,13 +279,13 @@ def _optional_state(raw: Any) -> State | None:
 def _shadow(raw: Mapping[str, Any]) -> Shadow:
     return Shadow(
         state=State(_text(raw["shadowState"])),
-        since_ms=int(raw["shadowSince"]),
+        since_ms=_time(raw["shadowSince"]),
         reason=_text(raw["shadowReason"]),
         open_until_ms=_instant(raw["shadowOpenUntil"]),
-        attempt=int(raw["shadowAttempt"]),
-        probe_successes=int(raw["shadowProbeSuccesses"]),
-        opened=int(raw["shadowOpened"]),
-        not_permitted=int(raw["shadowNotPermitted"]),
+        attempt=_whole(raw["shadowAttempt"]),
+        probe_successes=_whole(raw["shadowProbeSuccesses"]),
+        opened=_whole(raw["shadowOpened"]),
+        not_permitted=_whole(raw["shadowNotPermitted"]),
     )
 
 
@@ -262,40 +293,40 @@ def _snapshot(reply: Sequence[Any]) -> Snapshot:
     raw = _pairs(reply)
     policy = Policy.stored(_text(raw["policy"]))
     return Snapshot(
-        owner=_text(raw["owner"]),
-        uid=_text(raw["uid"]),
-        resource_generation=int(raw["resourceGeneration"]),
+        owner=_id(raw["owner"]),
+        uid=_id(raw["uid"]),
+        resource_generation=_whole(raw["resourceGeneration"]),
         policy=policy,
         projection=Projection(int(raw["project"])),
         projection_failed=bool(int(raw["projectFailed"])),
-        order=Order(int(raw["incarnation"]), int(raw["generation"]), int(raw["revision"])),
+        order=Order(_whole(raw["incarnation"], 1), _whole(raw["generation"], 1), _whole(raw["revision"])),
         state=State(_text(raw["state"])),
-        since_ms=int(raw["since"]),
+        since_ms=_time(raw["since"]),
         reason=_reason(raw["reason"]),
         open_until_ms=_instant(raw["openUntil"]),
-        retry_after_ms=int(raw["retryAfterMs"]),
+        retry_after_ms=_whole(raw["retryAfterMs"], -1),
         due=bool(int(raw["due"])),
-        now_ms=int(raw["now"]),
-        attempt=int(raw["attempt"]),
-        consecutive_failures=int(raw["consecutiveFailures"]),
+        now_ms=_time(raw["now"]),
+        attempt=_whole(raw["attempt"]),
+        consecutive_failures=_whole(raw["consecutiveFailures"]),
         window=_window(raw),
         forced=_optional_state(raw["forced"]),
-        probe_successes=int(raw["probeSuccesses"]),
-        probes_lost=int(raw["probesLost"]),
-        probes_live=int(raw["probesLive"]),
-        reporters=int(raw["reporters"]),
-        last_reset=_text(raw["lastReset"]),
+        probe_successes=_whole(raw["probeSuccesses"]),
+        probes_lost=_whole(raw["probesLost"]),
+        probes_live=_whole(raw["probesLive"]),
+        reporters=_whole(raw["reporters"]),
+        last_reset=_id(raw["lastReset"]) if raw["lastReset"] else "",
         totals=Totals(
-            *(int(raw[name]) for name in ("successes", "failures", "slow", "ignored", "notPermitted", "late"))
+            *(_whole(raw[name]) for name in ("successes", "failures", "slow", "ignored", "notPermitted", "late"))
         ),
         probes=ProbeTotals(
-            *(int(raw[f"probes{name}"]) for name in ("Granted", "Succeeded", "Failed", "Ignored", "Expired"))
+            *(_whole(raw[f"probes{name}"]) for name in ("Granted", "Succeeded", "Failed", "Ignored", "Expired"))
         ),
-        state_ms={state: int(raw[f"ms{state.value}"]) for state in State},
+        state_ms={state: _whole(raw[f"ms{state.value}"]) for state in State},
         shadow=_shadow(raw) if policy.mode is Mode.OBSERVE else None,
         transition_totals={
-            (State(_text(previous)), State(_text(state)), _reason(reason)): int(count)
+            (State(_text(previous)), State(_text(state)), _reason(reason)): _whole(count)
             for previous, state, reason, count in raw["transitionTotals"]
         },
-        history=tuple(_transition(entry) for entry in raw["history"]),
+        history=tuple(_history(raw["history"])),
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from circuitbreaker_contract.durations import format_duration
+from circuitbreaker_contract.durations import LONGEST_MS, format_duration
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import Reason, Snapshot, State, Transition
 from circuitbreaker_operator import times
@@ -50,7 +50,7 @@ class Event:
             },
             "type": self.kind,
             "reason": self.reason,
-            "message": self.message[:1024],
+            "message": plain(self.message, 1024),
             "firstTimestamp": at,
             "lastTimestamp": at,
             "count": 1,
@@ -78,9 +78,12 @@ def reaches_back(snapshot: Snapshot, status: Mapping[str, Any]) -> bool:
 
 
 def unhandled(snapshot: Snapshot, status: Mapping[str, Any]) -> list[Transition]:
-    """The transitions in the history that the status does not tell of, oldest first."""
-    last = handled(status)
-    return [each for each in snapshot.history if (each.incarnation, each.generation) > last]
+    """The transitions in the history that the status does not tell of, oldest first.
+
+    One that is past where the breaker stands never happened, and would be told again with each status.
+    """
+    last, newest = handled(status), snapshot.order[:2]
+    return [each for each in snapshot.history if last < (each.incarnation, each.generation) <= newest]
 
 
 def due(
@@ -115,9 +118,9 @@ def due(
 
 
 def base36(number: int) -> str:
-    """The number in base 36, in lower case as names of objects are."""
+    """The number in base 36, in lower case as names of objects are; 0 for one below."""
     digits = ""
-    while number:
+    while number > 0:
         number, rest = divmod(number, 36)
         digits = _DIGITS[rest] + digits
     return digits or "0"
@@ -168,9 +171,8 @@ def _of_transition(resource: Resource, mine: Snapshot, entry: Transition, *, new
         case _, State.OPEN:
             kind, reason = "Warning", "CircuitOpened"
             if entry.open_until_ms is not None:
-                text = (
-                    f"{text}; calls are not permitted for {format_duration(max(0, entry.open_until_ms - entry.at_ms))}"
-                )
+                length_ms = min(max(0, entry.open_until_ms - entry.at_ms), LONGEST_MS)
+                text = f"{text}; calls are not permitted for {format_duration(length_ms)}"
         case _, State.HALF_OPEN:
             reason = "CircuitHalfOpen"
         case _:

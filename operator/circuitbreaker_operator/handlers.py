@@ -46,8 +46,15 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     # Nothing is ever stored with an object; if a future handler did, it must not collide with another operator's.
     chosen.persistence.finalizer = f"{GROUP}/operator"
     chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
-    chosen.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+    chosen.persistence.diffbase_storage = _NothingStored(prefix=GROUP)
     return chosen
+
+
+class _NothingStored(kopf.AnnotationsDiffBaseStorage):
+    """Kopf reads its annotation with each event, and one that somebody made no JSON of would keep events from us."""
+
+    def fetch(self, *, body: kopf.Body) -> None:  # noqa: ARG002 # Kopf gives it by name
+        return None
 
 
 def registry(

@@ -11,11 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Final, Literal, TextIO
 
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 # Kopf's objects log each handled event, and its lines about fields nobody asked for carry whole objects.
 _KOPF_NOISE = frozenset({"k8s_ref", "k8s_skip", "settings"})
+_LONGEST: Final = (
+    2_000  # characters of a message, or of a value: an answer of a server may be as long as somebody likes
+)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:/@%+-{}<>*,;()[]")
 
 
@@ -54,6 +57,10 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
 def escaped(text: str) -> str:
     """The text with everything that is not printable written as an escape."""
     if text.isprintable():
@@ -62,7 +69,7 @@ def escaped(text: str) -> str:
 
 
 def _value(value: Any) -> str:
-    text = value if isinstance(value, str) else str(value)
+    text = _cut(str(value))
     return text if text and _PLAIN.issuperset(text) else json.dumps(text)
 
 
@@ -71,7 +78,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix("circuitbreaker_operator.")
-        parts = [_time(record), f"{record.levelname:<7}", escaped(name), escaped(record.getMessage())]
+        parts = [_time(record), f"{record.levelname:<7}", escaped(name), escaped(_cut(record.getMessage()))]
         parts += [f"{name}={_value(value)}" for name, value in _fields(record)]
         line = " ".join(parts)
         if record.exc_info:
@@ -88,10 +95,11 @@ class JsonFormatter(logging.Formatter):
             "time": _time(record),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _cut(record.getMessage()),
         }
         entry |= {
-            name: value if isinstance(value, bool | int | float) else str(value) for name, value in _fields(record)
+            name: value if isinstance(value, bool | int | float) else _cut(str(value))
+            for name, value in _fields(record)
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)

@@ -117,6 +117,11 @@ class Book:
         entry = self._snapshots.get(key)
         return entry[0] if entry is not None else None
 
+    def age_seconds(self, key: BreakerKey) -> float:
+        """How old the snapshot is; 0.0 when there is none."""
+        entry = self._snapshots.get(key)
+        return self._clock() - entry[1] if entry is not None else 0.0
+
     def drop(self, key: BreakerKey) -> None:
         self._snapshots.pop(key, None)
 

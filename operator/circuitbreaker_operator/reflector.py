@@ -25,6 +25,7 @@ from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailab
 from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.metrics import Book, Metrics
 from circuitbreaker_operator.plan import STORE_CONFLICT, Plan, Rejected, own, plan, reset_token
+from circuitbreaker_operator.refresh import LONGEST_MS
 from circuitbreaker_operator.resource import Resource
 from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.store import Store
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 _HISTORY: Final = 8
 _EARLY_SECONDS: Final = 1.0  # the refresh comes round in steps of about a second
+_LOOK_INTERVALS: Final = 20  # at the default, each of 10,000 breakers every 20 minutes: 8 reads a second
 _WHOLE_HISTORY: Final = protocol.MAX_HISTORY
 
 
@@ -98,6 +100,8 @@ class Reflector:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._wake = asyncio.Event()
         self._unshown: set[BreakerKey] = set()  # only counters moved: for the next refresh
+        # A tick does not read all of a breaker: what it does not show, like damage, is found by looking now and then.
+        self._look_seconds = _LOOK_INTERVALS * (settings.status_refresh_ms or LONGEST_MS) / 1000
         self._counters_from: dict[BreakerKey, float] = {}  # from when on counters alone are worth a write
         self._events_outage = Outage(logger, "writing Events", remedy="grant create on events; statuses go on without")
         self._instance = os.environ.get("HOSTNAME") or socket.gethostname()
@@ -135,7 +139,12 @@ class Reflector:
             self.mark(key, Urgency.OPEN if tick.standing.state is State.OPEN else Urgency.TRANSITION)
         elif _shadow_moves(seen, tick):
             self.mark(key, Urgency.TRANSITION)
-        elif seen.totals.activity != tick.activity or _ages(seen) or key in self._unshown:
+        elif (
+            seen.totals.activity != tick.activity
+            or _ages(seen)
+            or key in self._unshown
+            or self._book.age_seconds(key) > self._look_seconds
+        ):
             self.mark(key, Urgency.COUNTERS)
 
     def changed(self, key: BreakerKey) -> None:
@@ -143,7 +152,7 @@ class Reflector:
 
     def settled(self, resource: Resource, snapshot: Snapshot, decided: Plan) -> None:
         """Redis is as it should be; the status may be as well, and then that is all (as after a restart)."""
-        if not self._note(resource, snapshot):
+        if not self._note(resource, snapshot) or decided.stale:
             self.changed(resource.key)
             return
         shown = resource.status
@@ -258,6 +267,18 @@ class Reflector:
         if refusal is not None and not decided.in_force:
             root = self._settings.keys.breaker(key)
             text = f"Redis does not serve the breaker at {root}, look at its keys: {refusal}"[:1024]
+            decided = replace(decided, rejected=Rejected(STORE_CONFLICT, text))
+        elif decided.stale and snapshot is not None:
+            fresh = await self._cluster.get(key)
+            if fresh is None or fresh.uid != resource.uid or fresh.generation >= snapshot.resource_generation:
+                if fresh is not None and self._cache.put(fresh) is Change.ASKED:
+                    self.reconcile(key)
+                return
+            root = self._settings.keys.breaker(key)
+            text = (
+                f"the breaker at {root} holds generation {snapshot.resource_generation} of this resource, which has not"
+            )
+            text = f"{text} come so far; remove its keys, and it is made again as its status last said"
             decided = replace(decided, rejected=Rejected(STORE_CONFLICT, text))
         elif decided.configure or decided.reset:
             self.reconcile(key)  # it comes back here when Redis is as it should be

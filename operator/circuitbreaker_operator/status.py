@@ -14,7 +14,7 @@ from circuitbreaker_contract.state import Shadow, Snapshot, State, Transition
 from circuitbreaker_operator import times
 from circuitbreaker_operator.plan import Plan, own
 from circuitbreaker_operator.resource import Resource
-from circuitbreaker_operator.wording import because, policy_map
+from circuitbreaker_operator.wording import because, plain, policy_map
 
 TRANSITIONS_SHOWN: Final = 5
 UNAVAILABLE_AFTER_SECONDS: Final = 60.0  # a restart of Redis is no news
@@ -223,7 +223,7 @@ def _transitions(history: Sequence[Transition], shown: Sequence[Mapping[str, Any
 
 
 def _condition(kind: str, status: str, reason: str, message: str = "") -> dict[str, Any]:
-    return {"type": kind, "status": status, "reason": reason, "message": message}
+    return {"type": kind, "status": status, "reason": reason, "message": plain(message, 1_024)}
 
 
 def _ready(decided: Plan, resource: Resource, mine: Snapshot | None) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Sweep:
         self._behind = behind
         self._asked = asyncio.Event()
         self._outage = Outage(logger, "sweep")
+        self._states_outage = Outage(logger, f"the shared hash at {settings.keys.states}")
         self.allowed = asyncio.Event()  # set once there is a watch to compare with
         self.done_once = False
 
@@ -172,6 +173,15 @@ class Sweep:
             logger.info("removed a breaker whose resource is gone", extra={"breaker": key})
 
     async def _tidy_states(self, keys: set[BreakerKey]) -> None:
+        """Applications may write there, so that it cannot be read is no reason to call the comparison unfinished."""
+        try:
+            await self._compare_states(keys)
+        except StoreRefusedError as error:
+            self._states_outage.failed(error, remedy="it is advisory, and is kept again when its key is a hash or gone")
+        else:
+            self._states_outage.recovered()
+
+    async def _compare_states(self, keys: set[BreakerKey]) -> None:
         shown: dict[BreakerKey, str] = {}
         async for field, state in self._store.shown_states():
             with suppress(ValueError):

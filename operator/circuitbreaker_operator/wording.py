@@ -77,7 +77,7 @@ def policy_map(policy: Policy, *, forced: bool) -> dict[str, Any]:
 def spelled(words: Mapping[str, Any]) -> str:
     """`policy_map` in one line: `failureThreshold 5, window.calls 100, ...`."""
     return ", ".join(
-        f"{name}.{inner} {part}" if inner else f"{name} {part}"
+        f"{name}.{inner} {plain(str(part), LONGEST_REASON)}" if inner else f"{name} {part}"
         for name, value in words.items()
         for inner, part in (value.items() if isinstance(value, Mapping) else [("", value)])
     )

@@ -145,6 +145,7 @@ class WorkQueue(Generic[K]):
         self._slots = asyncio.Semaphore(workers)
         self._backoff: Backoff[K] = backoff or Backoff()
         self._pending: Pending[K] = Pending()
+        self._said: dict[K, str] = {}  # why each key failed last: the same is not said again
         self._wake = asyncio.Event()
         metrics.depth_of(self._pending.__len__)
 
@@ -184,11 +185,14 @@ class WorkQueue(Generic[K]):
             if not isinstance(error, StoreUnavailableError | ClusterUnavailableError):
                 trace = None if isinstance(error, CircuitBreakerError) else error
                 extra = {"breaker": key, "retry_in_seconds": round(delay, 1)}
-                logger.warning("failed, will be repeated: %s", error, extra=extra, exc_info=trace)
+                level = logging.DEBUG if self._said.get(key) == str(error) else logging.WARNING
+                self._said[key] = str(error)
+                logger.log(level, "failed, will be repeated: %s", error, extra=extra, exc_info=trace)
             self._metrics.retries.inc()
             self._pending.add_at(key, loop.time() + delay)
         else:
             self._backoff.forget(key)
+            self._said.pop(key, None)
         finally:
             self._metrics.work_seconds.observe(loop.time() - began)
             self._pending.done(key, loop.time())

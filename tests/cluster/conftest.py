@@ -17,6 +17,11 @@ CRDS = Path(__file__).parents[2] / "crds"
 @pytest.fixture(scope="session")
 def breaker_crd(control_plane: ControlPlane) -> str:
     """The name of the CRD, installed and served."""
+    return install_crd(control_plane)
+
+
+def install_crd(control_plane: ControlPlane) -> str:
+    """The same for a control plane of one's own."""
     name = "circuitbreakers.circuitbreaker.dev"
     control_plane.apply(CRDS)
     # Not `kubectl wait`: it fails on a CRD that has no conditions yet, and Established comes a moment before the API

@@ -125,6 +125,7 @@ class World:
         self.core = kubernetes.client.CoreV1Api(self.api)
         self.redis = redis.Redis.from_url(server.url, decode_responses=True)
         self.keys = Keys()
+        self.credentials = plane.kubeconfig  # of the operators
         self._started = 0
 
     def close(self) -> None:
@@ -243,7 +244,7 @@ class World:
         self._started += 1
         port = free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CB_")}
-        environment |= {"KUBECONFIG": str(self.plane.kubeconfig), "CB_REDIS_URL": self.server.url}
+        environment |= {"KUBECONFIG": str(self.credentials), "CB_REDIS_URL": self.server.url}
         environment |= {"CB_HTTP_HOST": "127.0.0.1", "CB_HTTP_PORT": str(port), "PYTHONUNBUFFERED": "1"}
         environment |= {"CB_SWEEP_INTERVAL": "2s"}
         environment |= {f"CB_{name}": value for name, value in settings.items()}

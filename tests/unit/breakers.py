@@ -107,7 +107,9 @@ def a_snapshot(**changed: Any) -> Snapshot:
         shadow=None,
         history=(CREATED,),
     )
-    return replace(snapshot, **changed)
+    made = replace(snapshot, **changed)
+    newest = max((each.generation for each in made.history), default=0)  # no history is ahead of its breaker
+    return replace(made, order=made.order._replace(generation=max(newest, made.order.generation)))
 
 
 def a_forced_snapshot(override: Override, **changed: Any) -> Snapshot:

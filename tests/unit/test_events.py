@@ -347,7 +347,7 @@ def test_would_have_opened(shadow: Shadow, was: dict[str, Any], history: Any, me
     snapshot = an_observing_snapshot(shadow, consecutive_failures=5, history=history or (CREATED,))
     said = messages(snapshot, after(1) | OBSERVING | {"shadow": was})
     assert said.get("WouldHaveOpened") == message
-    name = ("Normal", "WouldHaveOpened", f"{STEM}.1.w{shadow.opened}")
+    name = ("Normal", "WouldHaveOpened", f"{STEM}.{snapshot.order.generation}.w{shadow.opened}")
     assert (name in told(snapshot, after(1) | OBSERVING | {"shadow": was})) is (message is not None)
 
 
