@@ -4,11 +4,12 @@ Names are made from what they tell, so that saying it twice answers 409 and is s
 status that records the generation: a crash between the two repeats them, and loses none.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from circuitbreaker_contract.durations import LONGEST_MS, format_duration
+from circuitbreaker_contract.durations import GATEWAY_FORM, LONGEST_MS, format_duration
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import Reason, Snapshot, State, Transition
 from circuitbreaker_operator import times
@@ -225,7 +226,18 @@ def empties_window(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     Another number of calls keeps the newest ones; another duration, or another kind of window, keeps nothing.
     """
     old, new = before.get("window") or {}, after.get("window") or {}
-    return bool(old) and old != new and not ("calls" in old and "calls" in new)
+    return _is_a_window(old) and old != new and not ("calls" in old and "calls" in new)
+
+
+def _is_a_window(words: Mapping[str, Any]) -> bool:
+    """Whether this is how we write a window: anybody may have written the status, and it is going to be told."""
+    match dict(words):
+        case {"calls": int(), **rest} if not rest:
+            return True
+        case {"duration": str(text), **rest} if not rest:
+            return re.fullmatch(GATEWAY_FORM, text) is not None
+        case _:
+            return False
 
 
 def _of_shadow(resource: Resource, mine: Snapshot, previous: Mapping[str, Any]) -> list[Event]:

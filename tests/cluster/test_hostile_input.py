@@ -24,7 +24,7 @@ from tests.cluster.world import API, PLURAL, OperatorProcess, World
 FULL = os.environ.get("CB_FUZZ") == "full"
 PIECES = 10_000 if FULL else 300
 BREAKERS = 250 if FULL else 25
-ROUND = 250 if FULL else 100
+ROUND = 1_000 if FULL else 100
 QUICK = {"STATUS_QPS": "2000", "STATUS_REFRESH": "1s", "SWEEP_INTERVAL": "2s"}
 IDLE_SECONDS = 3.0
 MOST_CPU_SECONDS = 1.5  # of IDLE_SECONDS; one that spins takes all of them
@@ -76,7 +76,7 @@ def calm(
         return all(fine(seen[name]) and (seen[name][0] != "True" or serves(world, name)) for name in names)
 
     try:
-        world.until(settled, "every breaker to be served or to say why not", 30)
+        world.until(settled, "every breaker to be served or to say why not", 300 if FULL else 60)
     except Exception as error:
         bad = {name: seen.get(name) for name in names if not fine(seen.get(name, ("", "")))}
         dumb = [name for name in names if seen.get(name, ("",))[0] == "True" and not serves(world, name)]
