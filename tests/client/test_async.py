@@ -110,12 +110,25 @@ async def test_a_result_can_be_a_failure(world, breakers: AsyncCircuitBreakers) 
 
 
 async def test_a_cancelled_call_is_ignored(world, breakers: AsyncCircuitBreakers) -> None:
-    caller = world.breaker()
-    sleep = breakers["payments"](asyncio.sleep)
-    task = asyncio.create_task(sleep(60))
-    timed = asyncio.create_task(asyncio.wait_for(sleep(60), 0.05))
-    await asyncio.sleep(0.02)
+    """By a cancellation, and by a time limit."""
+    caller, entered = world.breaker(), asyncio.Semaphore(0)
+
+    @breakers["payments"]
+    async def hang() -> None:
+        entered.release()
+        await asyncio.Event().wait()
+
+    limit = asyncio.timeout(None)
+
+    async def limited() -> None:
+        async with limit:
+            await hang()
+
+    task, timed = asyncio.create_task(hang()), asyncio.create_task(limited())
+    for _ in range(2):
+        await entered.acquire()
     task.cancel()
+    limit.reschedule(asyncio.get_running_loop().time())
     with pytest.raises(asyncio.CancelledError):
         await task
     with pytest.raises(TimeoutError):
