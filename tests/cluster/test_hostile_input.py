@@ -12,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import redis
 from kubernetes.client.exceptions import ApiException
 from prometheus_client.parser import text_string_to_metric_families
 
 from circuitbreaker_contract import protocol
 from circuitbreaker_contract.keys import NAME_FORM, BreakerKey
+from circuitbreaker_contract.protocol import ReplyError
 from circuitbreaker_contract.state import Reason, State
 from tests.cluster.hostile import Hostile
 from tests.cluster.world import API, PLURAL, OperatorProcess, World
@@ -93,11 +95,14 @@ def hint(world: World, names: list[str]) -> None:
 
 
 def serves(world: World, name: str) -> bool:
-    """Whether a client of the contract can read the breaker."""
-    try:
-        world.fleet(name).observe(history=protocol.MAX_HISTORY)
-    except Exception:  # noqa: BLE001 # of whatever kind: it is not served
-        return False
+    """Whether a client of the contract can read the breaker; as bytes, since a field that nobody reads may be no text."""
+    key = world.fleet(name).key
+    call = protocol.observe(key, history=protocol.MAX_HISTORY)
+    with redis.Redis.from_url(world.server.url) as client:
+        try:
+            call.read(client.execute_command(*call.command()))
+        except (redis.ResponseError, ReplyError):
+            return False
     return True
 
 
