@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from circuitbreaker_contract.durations import format_duration, parse_setting_ms
-from circuitbreaker_contract.environment import PREFIX, parse_boolean, variable_of
+from circuitbreaker_contract.environment import POLICY_VARIABLES, PREFIX, parse_boolean, variable_of
 from circuitbreaker_contract.keys import DEFAULT_PREFIX, NAME_FORM, Keys
 from circuitbreaker_contract.policy import BOUNDS
 from circuitbreaker_contract.state import Projection
@@ -24,7 +24,11 @@ from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.redis_settings import Address, addresses, checked_url, contradictions, endpoint
 
 # Read by other parts of the product; not ours, and no mistake.
-KNOWN_ELSEWHERE = frozenset({"CB_CACHE_DIR", "CB_REDIS_SERVER", "CB_NAMESPACE", "CB_STATE_SYNC", "CB_DEFINE_MISSING"})
+_OF_THE_CLIENT = {
+    *("CB_NAMESPACE", "CB_STATE_SYNC", "CB_DEFINE_MISSING", "CB_STRICT", "CB_MODE"),
+    *("CB_FLUSH_INTERVAL", "CB_MAX_STALENESS", "CB_MAX_BREAKERS", *POLICY_VARIABLES.values()),
+}
+KNOWN_ELSEWHERE = frozenset({"CB_CACHE_DIR", "CB_REDIS_SERVER"} | _OF_THE_CLIENT)
 _OWNER_FORM = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 

@@ -1,7 +1,11 @@
 """The environment: what it may say, and what a person reads who said it wrong."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from circuitbreaker_client import settings as client_settings
 from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.settings import Settings, table, unknown_variables
 
@@ -115,6 +119,13 @@ def test_names_that_nobody_reads_are_said() -> None:
         "CB_FAILURE_TRESHOLD is not a setting; CB_FAILURE_THRESHOLD is",
         "CB_XYZ is not a setting",
     ]
+
+
+def test_what_the_client_reads_is_no_mistake() -> None:
+    """Operator and services may share one set of variables."""
+    read = set(re.findall(r'"(CB_[A-Z_]+)"', Path(client_settings.__file__).read_text(encoding="utf-8")))
+    assert {"CB_STRICT", "CB_MAX_BREAKERS"} <= read
+    assert unknown_variables(dict.fromkeys(read, "")) == []
 
 
 def test_every_setting_is_explained() -> None:
