@@ -115,7 +115,12 @@ class Store:
         if not calls:
             return []
         watch = Stopwatch()
-        replies = await self._guarded(self._servers.pipeline([call.command() for call in calls]))
+        try:
+            replies = await self._guarded(self._servers.pipeline([call.command() for call in calls]))
+        except StoreRefusedError as error:
+            if len(calls) == 1:
+                return [error]
+            return [answer for call in calls for answer in await self.batch([call])]  # who of them it was
         self.latency_seconds = watch.seconds
         self._metrics.redis_seconds.labels(calls[0].function).observe(watch.seconds)
         answers: list[T | CircuitBreakerError] = []
@@ -296,6 +301,10 @@ async def _ours(answer: Awaitable[T]) -> T:
     except (RedisError, OSError) as error:
         heed_cancellation()
         raise translated(error) from error
+    except ValueError as error:
+        # Of the reader of its connection, which is closed with it: an error reply is a line, and one that quotes what
+        # somebody wrote into a hash may be longer than a line may be.
+        raise StoreRefusedError(f"an answer that cannot be read: {error}") from error
     heed_cancellation()
     return got
 

@@ -95,7 +95,7 @@ def hint(world: World, names: list[str]) -> None:
 
 
 def serves(world: World, name: str) -> bool:
-    """Whether a client of the contract can read the breaker; as bytes, since an unread field may be no text."""
+    """Whether a client of the contract can read it; as bytes, since a field that nobody reads may be no text."""
     key = world.fleet(name).key
     call = protocol.observe(key, history=protocol.MAX_HISTORY)
     with redis.Redis.from_url(world.server.url) as client:
