@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from circuitbreaker_local.cache import cache_folder
+from circuitbreaker_local.choice import chosen_program
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.progress import Report
 
@@ -21,12 +22,8 @@ ADVICE = "Prometheus 2.30 or newer is needed: install prometheus, or set CB_PROM
 
 def find_prometheus(report: Report | None = None) -> Path:
     """A prometheus >= 2.30; fetches one where it may. Raises LocalError."""
-    chosen = os.environ.get("CB_PROMETHEUS")
-    if chosen:
-        why_not = unfit(Path(chosen))
-        if why_not:
-            raise LocalError(f"CB_PROMETHEUS: {why_not}")
-        return Path(chosen).absolute()
+    if chosen := chosen_program("CB_PROMETHEUS", unfit):
+        return chosen
     ours = cache_folder() / "prometheus" / "prometheus"
     on_path = shutil.which("prometheus")
     reasons = []

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from circuitbreaker_local.cache import cache_folder
+from circuitbreaker_local.choice import chosen_program
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.progress import Report
 
@@ -33,12 +34,8 @@ ADVICE = "Redis 7.0 or newer is needed: install redis-server (or valkey-server 7
 def find_redis_server(report: Report | None = None) -> Path:
     """A redis-server >= 7.0 or valkey-server >= 7.2; installs one where it may. Raises LocalError."""
     report = report or Report()
-    chosen = os.environ.get("CB_REDIS_SERVER")
-    if chosen:
-        why_not = unfit(Path(chosen))
-        if why_not:
-            raise LocalError(f"CB_REDIS_SERVER: {why_not}")
-        return Path(chosen).absolute()
+    if chosen := chosen_program("CB_REDIS_SERVER", unfit):
+        return chosen
     reasons = []
     for attempt in ("look", "install and look"):
         if attempt != "look":
