@@ -11,7 +11,7 @@ from circuitbreaker_client._engine import Engine
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract.access import User, rule
 from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_contract.state import Decision, Order, Permit, Standing
+from circuitbreaker_contract.state import Decision, Order, Permit, Projection, Standing
 from tests.client.proxy import Proxy
 from tests.client.world import POLICY, fail, until, until_state
 
@@ -181,15 +181,15 @@ def test_the_healthy_path_costs_few_commands(world) -> None:
 def test_a_quiet_client_dozes_and_the_next_call_wakes_it(world) -> None:
     """Whichever way it is made, and under the generation that permits it."""
     caller, breakers = world.breaker(), world.client(**LONG)
-    payments, engine = breakers["payments"], breakers._engine
+    payments, awake = breakers["payments"], breakers._engine._rhythm._awake
     charge = payments(lambda: 5)
     charge()
     for number, call in enumerate((charge, charge, lambda: payments.call(int), payments.record_success), 2):
-        until(lambda: engine._dozes, "it to doze")
+        until(lambda: not awake, "it to doze")
         call()
-        assert not engine._dozes
+        assert awake == {payments._core}
         until(lambda expected=number: caller.observe().totals.successes == expected, "the report")
-    until(lambda: engine._dozes, "it to doze")
+    until(lambda: not awake, "it to doze")
     caller.open()
     until_state(payments, State.OPEN)
     world.admin.fcall("cb_reset", 1, caller.key, "u", "1")
@@ -280,3 +280,51 @@ def test_an_outcome_stays_with_the_generation_that_permitted_it(core) -> None:
     second = core.next_batch()
     assert (second.order, second.runs) == ((5, 2), [("S", 2)])
     assert first.seq < second.seq
+
+
+def test_what_nobody_uses_is_not_read(world) -> None:
+    """It lapses: its next call asks first, and finds what no hint has told. One is read on, whatever happens."""
+    breakers = world.client(max_staleness_seconds=1)
+    idle = [world.breaker(f"idle-{number}", policy=None) for number in range(5)]
+    for number, caller in enumerate(idle):
+        caller.define(POLICY, project=Projection.NOTHING if number == 1 else Projection.SHARED)
+        breakers[f"idle-{number}"].call(int)
+        breakers.flush()
+    *others, last = [breakers[f"idle-{number}"]._core for number in range(5)]
+    until(lambda: all(core.lapsed for core in others), "those unused for longest to lapse")
+    assert not last.lapsed
+    world.reset_commands()
+    fresh_at = last.fresh_at
+    until(lambda: last.fresh_at > fresh_at + 2, "it to be read on")
+    assert world.commands()["fcall_ro"] <= 8, "one breaker, each half of the staleness bound"
+    assert {breakers[f"idle-{number}"].snapshot().degraded for number in range(5)} == {False}
+    # A hint still tells of a change.
+    idle[0].open()
+    until_state(breakers["idle-0"], State.OPEN)
+    # Without one, the next call finds it.
+    idle[1].open()
+    assert breakers["idle-1"].state is State.CLOSED
+    with pytest.raises(CallNotPermittedError):
+        breakers["idle-1"].call(int)
+    # The generation that permits a call takes its outcome.
+    until(lambda: others[2].lapsed, "it to lapse")
+    breakers["idle-2"].call(int)
+    assert not others[2].lapsed
+    until(lambda: idle[2].observe().totals.successes == 2, "the report")
+    assert idle[2].observe().totals.late == 0
+
+
+def test_what_has_lapsed_is_decided_here_when_redis_is_away(own_world) -> None:
+    breakers = own_world.client(max_staleness_seconds=1)
+    for name in ("payments", "other"):
+        own_world.breaker(name)
+        breakers[name].call(int)
+        breakers.flush()
+    core = breakers["payments"]._core
+    until(lambda: core.lapsed, "it to lapse")
+    own_world.server.kill()
+    assert breakers["payments"].call(lambda: 5) == 5
+    assert breakers["payments"].snapshot().degraded
+    until(lambda: breakers["other"].snapshot().degraded, "the other one to notice too")
+    fail(breakers["payments"], 3)
+    assert breakers["payments"].state is State.OPEN, "the policy last known"

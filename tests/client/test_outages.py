@@ -1,6 +1,9 @@
 """Redis restarts, fails over, is paused, slow, refuses the login, has no library: callers never notice."""
 
 import logging
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -258,6 +261,76 @@ def test_slow_redis(own_world) -> None:
         in_time(payments, AT_ONCE_SECONDS)
         proxy.delay_seconds = 0.0
         until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
+
+
+def test_late_is_not_silent(own_world, caplog) -> None:
+    """Later than a call waits, but in order: the connection stays, and with it the shared state."""
+    caller = own_world.breaker()
+    with Proxy(own_world.server.port) as proxy:
+        payments = own_world.client(redis_url=f"redis://127.0.0.1:{proxy.port}/0")["payments"]
+        payments.call(int)
+        until(lambda: own_world.admin.pubsub_numsub("circuit_breaker_updates")[0][1] == 1, "the subscription")
+        proxy.delay_seconds = 1.5 * TIMEOUT_SECONDS
+        for _ in range(3):
+            seen = caller.observe().totals.successes
+            in_time(payments, AT_ONCE_SECONDS)
+            until(lambda seen=seen: caller.observe().totals.successes > seen, "the report")
+        caller.open()
+        until_state(payments, State.OPEN)
+        assert (proxy.accepted, kinds(own_world), caplog.messages) == (2, [], [])
+
+
+def test_a_grant_that_comes_late_goes_back(own_world) -> None:
+    caller = own_world.breaker(policy=SHORT)
+    with Proxy(own_world.server.port) as proxy:
+        payments = own_world.client(redis_url=f"redis://127.0.0.1:{proxy.port}/0")["payments"]
+        payments.call(int)
+        caller.open()
+        caller.until_half_open()
+        until_state(payments, State.HALF_OPEN)
+        proxy.delay_seconds = 1.5 * TIMEOUT_SECONDS
+        in_time(payments)
+        assert payments.snapshot().degraded, "the local breaker gave the probe"
+        until(lambda: caller.observe().totals.ignored == 1, "the shared probe to go back")
+        until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
+        found = caller.observe()
+        assert (found.state, found.probes_live) == (State.HALF_OPEN, 0)
+
+
+def test_a_process_that_was_stopped_finds_its_answers(own_world) -> None:
+    """Between a question and its answer: longer than anything waits, but it is not Redis that was silent."""
+    own_world.breaker()
+    program = subprocess.Popen(
+        [sys.executable, "-c", STOPPED, own_world.server.url], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    )
+    with program:
+        assert program.stdout.readline() == "ready\n"
+        own_world.server.pause()
+        time.sleep(TIMEOUT_SECONDS)  # a report is under way: there is one every flush interval
+        program.send_signal(signal.SIGSTOP)
+        own_world.server.resume()
+        time.sleep(2.0)  # what is tested is a length of time
+        program.send_signal(signal.SIGCONT)
+        said, _ = program.communicate("end\n", timeout=20)
+        assert said == "[]\n", "neither a log line nor an event"
+
+
+STOPPED = """
+import logging, select, sys
+logging.basicConfig(stream=sys.stdout)
+from circuitbreaker_client import CircuitBreakers, Degraded, Recovered
+events = []
+breakers = CircuitBreakers(redis_url=sys.argv[1], namespace="demo", max_staleness_seconds=30, on_event=events.append)
+payments = breakers["payments"]
+payments.call(int)
+breakers.flush()
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0.01)[0]:
+    payments.call(int)
+assert breakers.statistics()["demo/payments"].permitted
+print([each for each in events if isinstance(each, (Degraded, Recovered))])
+breakers.close()
+"""
 
 
 def test_many_callers_wait_once(own_world) -> None:

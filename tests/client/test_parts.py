@@ -9,6 +9,7 @@ from circuitbreaker_client import StoreUnavailableError
 from circuitbreaker_client._estimate import TripEstimate
 from circuitbreaker_client._outbox import MAX_RUNS_KEPT, Outbox
 from circuitbreaker_client._replies import Replies
+from circuitbreaker_client._rhythm import Rhythm
 from circuitbreaker_client.outcomes import IGNORED, failed, is_failure, outcome_of, runs_of
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.protocol import MAX_RUN, MAX_RUNS
@@ -44,6 +45,41 @@ def test_runs_keep_their_order() -> None:
 
 def outbox() -> Outbox:
     return Outbox(10.0, count(1).__next__)
+
+
+class Breaker:
+    """What a rhythm sees of one."""
+
+    def __init__(self) -> None:
+        self.used_at = 0.0
+        self.dozed = 0
+
+    def doze(self) -> None:
+        self.dozed += 1
+
+
+def test_the_rhythm_looks_often_at_what_is_used_and_seldom_at_the_rest() -> None:
+    rhythm = Rhythm(0.05, 10.0)
+    used, other = Breaker(), Breaker()
+    assert (rhythm.is_round(0.0), rhythm.is_round(0.4)) == (True, False)
+    assert rhythm.seconds_to_sleep(0.0) == 0.5, "nothing but the next round"
+    assert rhythm.due(0.4) == ()
+    assert rhythm.rouse(used, 0.1), "the thread sleeps too long"
+    assert rhythm.seconds_to_sleep(0.1) == pytest.approx(0.05)
+    assert not rhythm.rouse(used, 0.11)
+    assert not rhythm.rouse(other, 0.12), "it wakes in time for this one"
+    assert set(rhythm.due(0.16)) == {used, other}
+    assert rhythm.seconds_to_sleep(0.16) == pytest.approx(0.05)
+    used.used_at = 1.0
+    rhythm.quieten([used, other], 1.2)
+    assert (used.dozed, other.dozed) == (0, 1)
+    assert rhythm.due(1.2) == [used]
+    rhythm.quieten([used], 2.1)
+    assert (used.dozed, other.dozed) == (1, 1)
+    assert rhythm.due(2.2) == []
+    assert rhythm.is_round(2.2)
+    assert rhythm.seconds_to_sleep(2.2) == 0.5, "all doze"
+    assert rhythm.rouse(other, 2.3)
 
 
 def test_a_batch_stays_the_same_until_it_is_acknowledged() -> None:

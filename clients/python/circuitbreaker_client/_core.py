@@ -38,6 +38,9 @@ class Core(Knowledge):
     def read_again(self) -> None:
         self.engine.look(self)
 
+    def rouse(self) -> None:
+        self.engine.rouse(self)
+
     def step(self, waited: Ask | None, now: float, *, is_own: bool, is_late: bool) -> tuple[Grant | Ask, bool]:
         """A grant, or the question to wait for and whether it is the caller's own.
 
@@ -48,12 +51,13 @@ class Core(Knowledge):
             self.used_at = now
             if self.closed:
                 return Grant(self, discard), False
-            self.engine.rouse()
+            self.rouse()
             if not self.is_active:
                 self._activate()
             if waited is not None and is_own and waited.permit is not None:
                 return self._answered(waited, waited.permit), False
             if waited is not None and waited.error is not None:
+                waited.given_up = waited.given_up or is_own  # its answer may still come
                 self._unanswered(str(waited.error), now, waited.error)
             elif is_late and self.local is None and not self._is_decided(now):
                 if waited is not None and is_own:
@@ -61,7 +65,7 @@ class Core(Knowledge):
                 self._unanswered("Redis gave no answer in time", now)
             if self.local is not None:
                 return self._locally(self.local, now), False
-            if self.order is not None and self.state is State.CLOSED and not self.settings.strict:
+            if not self._is_unknown() and self.state is State.CLOSED and not self.settings.strict:
                 return Grant(self, self.recording.buffer.append), False
             if now < self.retry_at:
                 raise self._refusal(now)
@@ -102,7 +106,7 @@ class Core(Knowledge):
         """An outcome that no grant belongs to."""
         self.activate()
         if not self.closed:
-            self.engine.rouse()
+            self.rouse()
             self.ended(self.recording.buffer.append, mark)
 
     def settled(self, grant: Grant, mark: float) -> None:
@@ -164,7 +168,7 @@ class Core(Knowledge):
         self.is_active = True
         if self.settings.state_sync:
             self._asking = self._looking = None
-            self.order, self.local, self.degraded_at = None, None, None
+            self.order, self.local, self.degraded_at, self.lapsed = None, None, None, False
             self.recording.reports = True
         elif self.local is None:
             self.local = LocalBreaker(self.policy, self.engine.now_ms())
@@ -173,15 +177,19 @@ class Core(Knowledge):
         if self.local is not None:
             self._follow_local(new_buffer=True)
 
+    def _is_unknown(self) -> bool:
+        """Whether it is to be read first."""
+        return self.order is None or self.lapsed
+
     def _is_decided(self, now: float) -> bool:
         """Whether the snapshot alone is enough."""
-        if self.settings.strict or self.order is None:
+        if self.settings.strict or self._is_unknown():
             return False
         return self.state is State.CLOSED or now < self.retry_at
 
     def _question(self) -> tuple[Ask, bool]:
         strict = self.settings.strict
-        if self.order is None and not strict:
+        if self._is_unknown() and not strict:
             if self._looking is None or self._looking.is_set:
                 self._looking = Ask(self, None)
                 self.engine.submit(self._looking)

@@ -31,6 +31,7 @@ from circuitbreaker_client import _process
 from circuitbreaker_client._core import Core
 from circuitbreaker_client._grants import Ask
 from circuitbreaker_client._hearing import Hearing
+from circuitbreaker_client._rhythm import Rhythm
 from circuitbreaker_client._signals import Signal
 from circuitbreaker_client._talk import Talk
 from circuitbreaker_client._wire import connector
@@ -42,8 +43,6 @@ from circuitbreaker_contract.keys import BreakerKey
 logger = logging.getLogger("circuitbreaker_client")
 
 AFTER_ERROR_SECONDS: Final = 0.1
-DOZE_AFTER_SECONDS: Final = 1.0
-DOZE_SECONDS: Final = 0.5  # a success of a call that began before is reported that late at most
 _HOST_FORM: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -57,7 +56,6 @@ class Engine:
         self._connect = connector(settings, pool)
         self._all: WeakValueDictionary[BreakerKey, Core] = WeakValueDictionary()
         self._stopped = False
-        self._doze_seconds = min(DOZE_SECONDS, settings.max_staleness_seconds / 10)
         self._begin()
         _process.register(self)
 
@@ -80,9 +78,10 @@ class Engine:
         self._hearing = Hearing(self.settings, self._connect)
         self._watched: object = None
         self._wall = time.time() - perf_counter()
-        self._next_tick = self._next_sweep = 0.0
-        self._dozes = False
-        self._quiet_ticks = 0
+        # A fleet should not ask as one.
+        self._reread_seconds = self.settings.max_staleness_seconds * (0.45 + random() / 20)  # noqa: S311
+        self._rhythm = Rhythm(self.settings.flush_interval_seconds, self.settings.max_staleness_seconds)
+        self._namespaces: set[str] = set()
 
     # --- any thread --------------------------------------------------------------------------------------------------
 
@@ -134,10 +133,11 @@ class Engine:
     def add(self, core: Core) -> None:
         """Keeps the breaker up to date from now on."""
         self.active[core.name] = core
+        self._namespaces.add(core.key.namespace)
         self.look(core)
 
     def submit(self, ask: Ask) -> None:
-        self._talk.inbox.append(ask)
+        self._talk.submit(ask)
         self._wake()
 
     def look(self, core: Core) -> None:
@@ -150,11 +150,9 @@ class Engine:
         self._urgent.add(core)
         self._wake()
 
-    def rouse(self) -> None:
-        """There is something to do again: looks each flush interval, as long as there is."""
-        if self._dozes:
-            self._dozes, self._quiet_ticks = False, 0
-            self._next_tick = min(self._next_tick, perf_counter() + self.settings.flush_interval_seconds)
+    def rouse(self, core: Core) -> None:
+        """It is used: has its buffers emptied each flush interval, as long as it is."""
+        if self._rhythm.rouse(core, perf_counter()):
             self._wake()
 
     def flush(self) -> Signal:
@@ -179,7 +177,7 @@ class Engine:
                 core.close()
             self._done.set()
         else:
-            self._stopping = True
+            self._stopping = self._talk.ends = True
             self._wake()
         return self._done
 
@@ -194,12 +192,12 @@ class Engine:
                 logger.exception("on_event failed on %r", event)
 
     def before_fork(self) -> None:
-        """Waits for the end of a turn, not longer than one may take.
+        """Waits for the end of a turn, not much longer than one may take.
 
         What the thread holds in the middle of one is held for ever in the child: a module that the first connection
         imports, a lock of the C library that looks up a host.
         """
-        self._turning.acquire(timeout=2 * self.settings.redis_timeout_seconds)
+        self._turning.acquire(timeout=2 * self.settings.patience_seconds)
 
     def after_fork_in_parent(self) -> None:
         with suppress(RuntimeError):  # it was not to be had in time
@@ -265,7 +263,7 @@ class Engine:
                 self._selector.register(listener, selectors.EVENT_READ)
             self._watched = listener
         heard = False
-        for key, _ in self._selector.select(max(0.0, self._next_tick - perf_counter())):
+        for key, _ in self._selector.select(self._rhythm.seconds_to_sleep(perf_counter())):
             if key.fileobj is listener:
                 heard = True
             else:
@@ -276,40 +274,42 @@ class Engine:
 
     def _turn(self, *, heard: bool) -> None:
         now = perf_counter()
-        tick = now >= self._next_tick
-        if tick:
-            self._next_tick = now + (self._doze_seconds if self._dozes else self.settings.flush_interval_seconds)
+        due = self._rhythm.due(now)
+        is_round = self._rhythm.is_round(now)
         flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
         urgent = {self._urgent.pop() for _ in range(len(self._urgent))}
-        active = [*self.active.values()]
         hinted = self._heed() if heard else set()
-        cores = active if tick or flushes else [*(urgent | hinted)]
-        drained = [core.drain(now) for core in cores]
-        if any(drained):
-            self._quiet_ticks = 0
-            self.rouse()
-        elif tick:
-            self._doze(active)
+        cores = [*urgent.union(hinted, due, self._busy() if is_round or flushes else ())]
+        for core in cores:
+            core.drain(now)
         if self.settings.state_sync:
-            self._sweep(active, now)
-            self._talk.turn(cores, active, hinted)
-            if self._talk.is_up and tick:
-                self._hearing.keep({core.key.namespace for core in active}, now)
-            for core in active if tick else ():
+            if is_round:
+                self._sweep(now)
+            self._talk.turn(cores, self.active.values(), hinted)
+            if (due or is_round) and self._talk.is_up:
+                self._hearing.keep({*self._namespaces}, now)
+            for core in self._old() if is_round else ():
                 core.expire(perf_counter())  # after Redis was asked: a process that slept has not lost it
+        self._rhythm.quieten(due, now)
         for core in cores:
             if not core.is_active and not core.recording.outbox and not core.settling:
                 self.active.pop(core.name, None)
         for done in flushes:
             done.set()
 
-    def _doze(self, active: list[Core]) -> None:
-        """A second without a call: an idle process costs next to nothing, and is no burden to those that wake."""
-        self._quiet_ticks += 1
-        if not self._dozes and self._quiet_ticks * self.settings.flush_interval_seconds > DOZE_AFTER_SECONDS:
-            self._dozes = True
-            for core in active:
-                core.doze()
+    def _busy(self) -> list[Core]:
+        """Those that have something to say, and those that are to be forgotten."""
+        return [
+            core
+            for core in [*self.active.values()]
+            if core.recording.has_any or core.recording.outbox or core.settling or not core.is_active
+        ]
+
+    def _old(self) -> list[Core]:
+        """Those of which nothing was heard for too long."""
+        since = perf_counter() - self.settings.max_staleness_seconds
+        is_up = self._talk.is_up
+        return [core for core in [*self.active.values()] if core.fresh_at < since and not (core.lapsed and is_up)]
 
     def _heed(self) -> set[Core]:
         """Hints name breakers whose standing is to be asked for at once; a gap means to read all again."""
@@ -329,11 +329,21 @@ class Engine:
                 hinted.add(core)
         return hinted
 
-    def _sweep(self, active: list[Core], now: float) -> None:
-        if now >= self._next_sweep:
-            half = self.settings.max_staleness_seconds / 2
-            self._next_sweep = now + half * (0.9 + random() / 10)  # noqa: S311 - a fleet should not ask as one
-            self._talk.dirty.update(core for core in active if now - core.fresh_at > half / 2)
+    def _sweep(self, now: float) -> None:
+        """Reads again what was not heard of for half of the staleness bound.
+
+        What nobody uses lapses instead: its next call asks first. One is read whatever happens, so that a process that
+        is idle notices Redis' silence too.
+        """
+        cores = [*self.active.values()]
+        old = [core for core in cores if now - core.fresh_at > self._reread_seconds and not core.lapsed]
+        newest = max(cores, key=lambda core: core.used_at) if old else None
+        for core in old:
+            unused = now - core.used_at > self.settings.max_staleness_seconds
+            if unused and core is not newest and self._talk.is_up:
+                core.lapse()
+            else:
+                self._talk.dirty.add(core)
 
     def _end(self) -> None:
         try:

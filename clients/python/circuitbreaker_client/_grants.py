@@ -31,6 +31,11 @@ class Ask(Signal):
         self.error: CircuitBreakerError | None = None
         self.given_up = False
 
+    def fail(self, error: "CircuitBreakerError") -> None:
+        """There is no answer, or not in time."""
+        self.error = error
+        self.set()
+
 
 class Grant:
     """The right to make one call. In Closed its outcome goes to `record`; a probe is settled by its `lease`."""

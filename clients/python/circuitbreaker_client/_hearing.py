@@ -7,10 +7,10 @@ have been lost before, so everything is read again. An application that is confi
 
 import json
 import logging
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from circuitbreaker_client._link import Listener
+from circuitbreaker_client._wire import Connect
 from circuitbreaker_client.errors import StoreUnavailableError
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract.state import Order
@@ -42,11 +42,12 @@ def parse_hint(data: bytes) -> Hint | None:
 class Hearing:
     """Belongs to the background thread. `listener` is what to wait on; None while there is none."""
 
-    def __init__(self, settings: Settings, connect: Callable[[], Any]) -> None:
+    def __init__(self, settings: Settings, connect: Connect) -> None:
         self.listener: Listener | None = None
         self._updates = settings.keys.updates
         self._ping_seconds = settings.max_staleness_seconds / 4
         self._connect = connect
+        self._patience_seconds = settings.patience_seconds
         self._asked: set[str] = set()  # channels
         self._ping_at = 0.0
         self._try_at = 0.0
@@ -66,8 +67,8 @@ class Hearing:
                 self._told.add(refusal)
                 logger.info("a channel may not be heard: %s", refusal)
         self.listener.refused.clear()
-        hints = [hint for kind, data in heard if kind == "message" and (hint := parse_hint(data))]
-        return any(kind == "subscribe" for kind, _ in heard), hints
+        said = dict.fromkeys(data for kind, data in heard if kind == "message")  # the same comes on both channels
+        return any(kind == "subscribe" for kind, _ in heard), [hint for data in said if (hint := parse_hint(data))]
 
     def keep(self, namespaces: set[str], now: float) -> None:
         """Connects, subscribes to what is new, and asks whether the other end is still there. `namespaces`: in use."""
@@ -76,7 +77,7 @@ class Hearing:
                 if now < self._try_at or not namespaces:
                     return
                 self._try_at = now + PAUSE_SECONDS
-                self.listener = Listener(self._connect)
+                self.listener = Listener(self._connect, self._patience_seconds)
                 self._asked = set()
                 self._ping_at = now + self._ping_seconds
             for channel in {self._updates, *(f"{self._updates}:{each}" for each in namespaces)} - self._asked:

@@ -42,7 +42,7 @@ class Knowledge(ABC):
 
     __slots__ = (
         "__weakref__", "_attempt", "_dozes_on", "_events", "_known_policy", "_promised", "_until", "closed",
-        "degraded_at", "engine", "epoch", "fresh_at", "is_active", "key", "local", "lock", "name", "order",
+        "degraded_at", "engine", "epoch", "fresh_at", "is_active", "key", "lapsed", "local", "lock", "name", "order",
         "policy", "record", "recording", "redis_key", "retry_at", "settings", "state", "used_at",
     )  # fmt: skip
 
@@ -71,6 +71,7 @@ class Knowledge(ABC):
         self.local: LocalBreaker | None = None
         self.degraded_at: float | None = None
         self.is_active = False
+        self.lapsed = False
         self.recording = Recording(Outbox(self.settings.max_staleness_seconds, self.engine.next_seq), self.policy, now)
         self._dozes_on: Buffer | None = None  # the buffer whose next mark wakes the background thread
         self._attempt = 0
@@ -80,6 +81,10 @@ class Knowledge(ABC):
     @abstractmethod
     def read_again(self) -> None:
         """Has the background thread read the whole of it, soon."""
+
+    @abstractmethod
+    def rouse(self) -> None:
+        """Has the background thread look at it often from now on."""
 
     def snapshot(self) -> BreakerSnapshot:
         with self.lock:
@@ -161,12 +166,18 @@ class Knowledge(ABC):
         with self.lock:
             return self.recording.outbox.repeatable(now)
 
-    def drain(self, now: float) -> bool:
-        """Empties the buffers; whether there was anything."""
-        if not self.recording.has_any:
-            return False
-        with self._changing():
-            return self._drain(now)
+    def drain(self, now: float) -> None:
+        """Empties the buffers."""
+        if self.recording.has_any:
+            with self._changing():
+                self._drain(now)
+
+    def lapse(self) -> None:
+        """Nobody has used it for long, so it is read no more: the next call asks first. Hints still tell of changes."""
+        with self.lock:
+            if self.local is None and not self.closed and self.is_active:
+                self.lapsed, self._dozes_on = True, None
+                self.record, self.retry_at = None, 0.0
 
     def doze(self) -> None:
         """Has the next call wake the background thread, which otherwise looks seldom from now on."""
@@ -181,7 +192,7 @@ class Knowledge(ABC):
             if self._dozes_on is not None and self.record is not None and not self.closed:
                 self.record = self.recording.buffer.append
             self._dozes_on = None
-        self.engine.rouse()
+        self.rouse()
 
     def expire(self, now: float) -> None:
         """Gives up a snapshot that is too old. A strict client asks anyway."""
@@ -215,7 +226,7 @@ class Knowledge(ABC):
         was_local, same = self.local is not None, known == order
         if not same:
             self._promised = 0.0
-        self.order, self.fresh_at = order, max(sent_at, self.fresh_at)
+        self.order, self.fresh_at, self.lapsed = order, max(sent_at, self.fresh_at), False
         self.recording.reports = True
         if self.local is not None:
             self.local = None
@@ -248,7 +259,7 @@ class Knowledge(ABC):
                 until_ms if is_open and until_ms else (now_ms + self.policy.recovery_timeout_ms if is_open else None)
             )
             resume = Resume("", self.order[:2], self.state, now_ms, until_ms, self._attempt)
-        self.local = LocalBreaker(self.policy, now_ms, resume)
+        self.local, self.lapsed = LocalBreaker(self.policy, now_ms, resume), False
         self.degraded_at = now
         self._events.append(Degraded(self.name, reason))
         self.read_again()
@@ -274,12 +285,12 @@ class Knowledge(ABC):
                 self.record = None
             elif self._dozes_on is not self.recording.buffer:
                 self.record = self.recording.buffer.append
-                self.engine.rouse()
+                self.rouse()
         if previous is not state:
             source = Source.LOCAL if self.local is not None else Source.SHARED
             self._events.append(StateChanged(self.name, previous, state, source))
 
-    def _drain(self, now: float) -> bool:
+    def _drain(self, now: float) -> None:
         """Takes what is in the buffers: into the local breaker, and on the way to Redis."""
         recording = self.recording
         count = recording.drain(now, self._slow_seconds(), self._counted)
@@ -288,7 +299,6 @@ class Knowledge(ABC):
         if recording.outbox.dropped > recording.told:
             self._events.append(OutcomesDropped(self.name, recording.outbox.dropped - recording.told))
             recording.told = recording.outbox.dropped
-        return count > 0
 
     def _counted(self, order: tuple[int, int], runs: Runs) -> None:
         if self.local is not None:

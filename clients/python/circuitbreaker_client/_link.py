@@ -11,8 +11,9 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from circuitbreaker_client._replies import RefusedReply
-from circuitbreaker_client._wire import Wire, unavailable
+from circuitbreaker_client._wire import Connect, Wire, unavailable
 from circuitbreaker_client.errors import StoreUnavailableError
+from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract import library, protocol
 from circuitbreaker_contract.errors import CircuitBreakerError, ContractError, VersionError
 from circuitbreaker_contract.protocol import Call, ReplyError
@@ -34,11 +35,18 @@ class StoreRefusedError(CircuitBreakerError):
 
 
 class Link:
-    """Sends calls and reads their replies. Not thread-safe."""
+    """Sends calls and reads their replies. Not thread-safe.
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    An answer is late after `redis_timeout_seconds`: `late` is called then, and again until it comes or, after
+    `patience_seconds`, the connection is given up. `late` may raise TimeoutError to give it up sooner.
+    """
+
+    def __init__(self, connect: Connect, settings: Settings, late: Callable[[], None]) -> None:
         self._connect = connect
+        self._late = late
+        self._late_after_seconds = settings.redis_timeout_seconds
         self._wire: Wire | None = None
+        self.patience_seconds = settings.patience_seconds  # of connections that are made from now on
 
     def exchange(self, calls: Sequence[Call[Any]]) -> list[Any]:
         """For each call its value, or the CircuitBreakerError that it was answered with.
@@ -67,7 +75,7 @@ class Link:
             try:
                 wire = self._opened()
                 wire.send([("FUNCTION", "LOAD", "REPLACE", library.source())])
-                reply = wire.receive(1)[0]
+                reply = self._received(wire, 1)[0]
             except (RedisError, OSError) as error:
                 self.close()
                 raise unavailable(error) from error
@@ -85,15 +93,18 @@ class Link:
         for first in range(0, len(calls), CHUNK):
             chunk = calls[first : first + CHUNK]
             wire.send([call.command() for call in chunk])
-            found += map(_answer, chunk, wire.receive(len(chunk)))
+            found += map(_answer, chunk, self._received(wire, len(chunk)))
         for answer in found:
             if isinstance(answer, StoreUnavailableError):
                 raise answer
         return found
 
+    def _received(self, wire: Wire, count: int) -> list[Any]:
+        return wire.receive(count, self._late_after_seconds, self._late)
+
     def _opened(self) -> Wire:
         if self._wire is None:
-            self._wire = Wire(self._connect)
+            self._wire = Wire(self._connect, self.patience_seconds)
             # Which contract is spoken is asked once a connection. A missing library shows in every answer.
             spoken = self._exchanged([protocol.version()])[0]
             if isinstance(spoken, protocol.Version) and spoken.contract != library.CONTRACT_VERSION:
@@ -127,11 +138,11 @@ def _translated(text: str) -> CircuitBreakerError:
 class Listener:
     """The subscription. `fileno` is readable when there is something to `hear`; that raises StoreUnavailableError."""
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
+    def __init__(self, connect: Connect, seconds: float) -> None:
         self.awaits_pong = False
         self.refused: list[str] = []  # what Redis said of channels that we may not hear
         try:
-            self._wire = Wire(connect)
+            self._wire = Wire(connect, seconds)
         except (RedisError, OSError) as error:
             raise unavailable(error) from error
         self._wire.never_blocks()

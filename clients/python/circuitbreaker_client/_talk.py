@@ -1,12 +1,13 @@
 """What the background thread says to Redis in one turn, and what becomes of the answers.
 
-While Redis is silent, questions fail at once instead of waiting for a timeout each, and one attempt is made after
-growing pauses; everything that must not be lost stays where it is until then.
+An answer may be late: whoever waits for it is sent away, and the thread waits on. Only when it does not come at all is
+Redis silent; then one attempt is made after growing pauses, and everything that must not be lost stays where it is.
+Either way questions fail at once instead of waiting for a timeout each.
 """
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
 from functools import partial
 from random import random
@@ -17,6 +18,7 @@ from circuitbreaker_client._core import Core
 from circuitbreaker_client._grants import Ask
 from circuitbreaker_client._link import LibraryMissingError, Link
 from circuitbreaker_client._outbox import Batch
+from circuitbreaker_client._wire import Connect
 from circuitbreaker_client.errors import StoreUnavailableError
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract import protocol
@@ -36,14 +38,17 @@ Job = tuple[Call[Any], Callable[[Any, float], None]]
 
 
 class Talk:
-    """`inbox` and `dirty` may be added to by any thread; the rest belongs to the background thread."""
+    """`submit` may be called and `dirty` added to by any thread; the rest belongs to the background thread."""
 
-    def __init__(self, settings: Settings, connect: Callable[[], Any], client: str) -> None:
-        self.inbox: deque[Ask] = deque()
+    def __init__(self, settings: Settings, connect: Connect, client: str) -> None:
+        self.ends = False  # who closes the client waits for no late answer
         self.dirty: set[Core] = set()
         self._settings = settings
         self._client = client
-        self._link = Link(connect)
+        self._link = Link(connect, settings, self._is_late)
+        self._inbox: deque[Ask] = deque()
+        self._asked: list[Ask] = []  # whose answers are under way
+        self._late = False
         self._looking: defaultdict[Core, list[Ask]] = defaultdict(list)
         self._to_define: set[Core] = set()
         self._defined_at: dict[str, float] = {}
@@ -56,13 +61,20 @@ class Talk:
     def is_up(self) -> bool:
         return self._down_since is None
 
-    def turn(self, cores: list[Core], active: list[Core], hinted: AbstractSet[Core]) -> None:
+    def submit(self, ask: Ask) -> None:
+        """Asks in the next turn, or answers at once that there is nobody to ask."""
+        if self._late or not self.is_up:
+            ask.fail(StoreUnavailableError("Redis is silent"))
+        else:
+            self._inbox.append(ask)
+
+    def turn(self, cores: list[Core], active: Collection[Core], hinted: AbstractSet[Core]) -> None:
         """Says what `cores` have to say, and asks what is to be asked. `active`: all that Redis may be asked for.
 
         `hinted` are those of `cores` of which a message says that they have changed.
         """
         if self._down_since is not None and perf_counter() < self._try_at:
-            self._fail([], StoreUnavailableError("Redis is silent"))
+            self._fail(StoreUnavailableError("Redis is silent"))
             return
         for _ in range(ROUNDS):
             jobs = self._jobs(cores, hinted)
@@ -73,7 +85,7 @@ class Talk:
             try:
                 answers = self._link.exchange([call for call, _ in jobs])
             except StoreUnavailableError as error:
-                self._went_down(error, jobs, active)
+                self._went_down(error, active)
                 return
             self._came_up()
             for (_, read), answer in zip(jobs, answers, strict=True):
@@ -81,18 +93,19 @@ class Talk:
             try:
                 self._define()
             except StoreUnavailableError as error:
-                self._went_down(error, [], active)
+                self._went_down(error, active)
                 return
 
     def last_turn(self, cores: list[Core]) -> None:
         """Before the end: only when Redis has answered lately; a second attempt, since there is no later one."""
+        self._link.patience_seconds = self._settings.redis_timeout_seconds
         for _ in range(2 if self.is_up else 0):
             self.dirty.clear()
             self._try_at = 0.0
             self.turn(cores, [], _NONE)
             if self.is_up:
                 break
-        self._fail([], StoreUnavailableError("the client is closed"))
+        self._fail(StoreUnavailableError("the client is closed"))
 
     def close(self) -> None:
         self._link.close()
@@ -103,12 +116,14 @@ class Talk:
         jobs: list[Job] = []
         for core in cores:
             jobs += [self._settle(core, *each) for each in [*core.settling]]
-        while self.inbox:
-            ask = self.inbox.popleft()
+        self._asked.clear()
+        while self._inbox:
+            ask = self._inbox.popleft()
             if ask.lease is None:
                 self._looking[ask.core].append(ask)
                 self.dirty.add(ask.core)
             else:
+                self._asked.append(ask)
                 call = protocol.acquire(ask.core.redis_key, client=self._client, lease=ask.lease)
                 jobs.append((call, partial(self._acquired, ask)))
         for core in cores:
@@ -150,8 +165,8 @@ class Talk:
         if isinstance(answer, Permit):
             ask.core.saw_permit(ask, answer, sent_at)
         else:
-            ask.error = answer
             self.dirty.add(ask.core)
+            ask.fail(answer)
         ask.set()
 
     def _reported(self, core: Core, answer: Standing | CircuitBreakerError, sent_at: float) -> None:
@@ -209,31 +224,38 @@ class Talk:
 
     # --- up and down -------------------------------------------------------------------------------------------------
 
-    def _went_down(self, error: StoreUnavailableError, jobs: list[Job], active: list[Core]) -> None:
+    def _is_late(self) -> None:
+        """The answers go on being waited for, but by nobody else."""
+        if self.ends:
+            raise TimeoutError("the client is being closed")
+        self._late = True
+        self._fail(StoreUnavailableError("Redis gave no answer in time"))
+
+    def _went_down(self, error: StoreUnavailableError, active: Collection[Core]) -> None:
         now = perf_counter()
         if self._down_since is None:
             self._down_since = now
             logger.warning("Redis is silent, breakers go on with what they know: %s", error)
         self._try_at = now + self._pause_seconds * (0.5 + random() / 2)  # noqa: S311 - a fleet should not come as one
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
-        self.dirty.update(active)
-        self._fail(jobs, error)
+        self.dirty.update([*active])
+        self._fail(error)
 
     def _came_up(self) -> None:
+        self._late = False
         if self._down_since is not None:
             logger.warning("Redis answers again after %.1f s", perf_counter() - self._down_since)
             self._down_since, self._pause_seconds = None, FIRST_PAUSE_SECONDS
 
-    def _fail(self, jobs: list[Job], error: StoreUnavailableError) -> None:
+    def _fail(self, error: StoreUnavailableError) -> None:
         """Whoever waits decides alone."""
-        asks = [each for asks in self._looking.values() for each in asks]
-        asks += [read.args[0] for _, read in jobs if isinstance(read, partial) and isinstance(read.args[0], Ask)]
-        while self.inbox:
-            asks.append(self.inbox.popleft())
+        asks = [*self._asked, *(each for asks in self._looking.values() for each in asks)]
+        while self._inbox:
+            asks.append(self._inbox.popleft())
+        self._asked.clear()
         self._looking.clear()
         for ask in asks:
-            ask.error = error
-            ask.set()
+            ask.fail(error)
 
     def _warn(self, what: str, text: str) -> None:
         if what not in self._warned:

@@ -35,12 +35,12 @@ class PasswordFile(CredentialProvider):
         return (self._user, password) if self._user else (password,)
 
 
-def connector(settings: Settings, pool: redis.ConnectionPool | None) -> Callable[[], Any]:
+Connect = Callable[[float], Any]  # with that many seconds for the connection and for each word of the login
+
+
+def connector(settings: Settings, pool: redis.ConnectionPool | None) -> Connect:
     """Makes connections, unconnected. From `pool` are taken address, login and TLS, not its timeouts."""
-    seconds = settings.redis_timeout_seconds
     ours: dict[str, Any] = {
-        "socket_timeout": seconds,
-        "socket_connect_timeout": seconds,
         "retry": Retry(NoBackoff(), 0),
         "health_check_interval": 0,
         "protocol": 2,  # one shape of replies from every server
@@ -56,9 +56,10 @@ def connector(settings: Settings, pool: redis.ConnectionPool | None) -> Callable
             url = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
         pool = redis.ConnectionPool.from_url(url)
     options = {**pool.connection_kwargs, **ours}
-    for name in ("retry_on_timeout", "retry_on_error", "maint_notifications_config"):
+    taken = ("socket_timeout", "socket_connect_timeout", "retry_on_timeout", "retry_on_error")
+    for name in (*taken, "maint_notifications_config"):
         options.pop(name, None)
-    return lambda: pool.connection_class(**options)
+    return lambda seconds: pool.connection_class(**options, socket_timeout=seconds, socket_connect_timeout=seconds)
 
 
 def unavailable(error: BaseException) -> StoreUnavailableError:
@@ -77,10 +78,14 @@ class ClosedError(OSError):
 
 
 class Wire:
-    """Open from the beginning to `close`. Raises OSError (TimeoutError when nothing comes) and RedisError."""
+    """Open from the beginning to `close`. Raises OSError (TimeoutError when nothing comes) and RedisError.
 
-    def __init__(self, connect: Callable[[], Any]) -> None:
-        self._connection = connect()
+    `seconds`: for the connection, for the login, and for what comes afterwards.
+    """
+
+    def __init__(self, connect: Connect, seconds: float) -> None:
+        self._seconds = seconds
+        self._connection = connect(seconds)
         self._replies = Replies()
         try:
             self._connection.connect()
@@ -95,11 +100,25 @@ class Wire:
     def send(self, commands: Sequence[Sequence[str | int]]) -> None:
         self._socket.sendall(b"".join(map(_encoded, commands)))
 
-    def receive(self, count: int) -> list[Any]:
-        """That many replies."""
+    def receive(self, count: int, seconds: float, late: Callable[[], None]) -> list[Any]:
+        """That many replies. Calls `late` each time that nothing has come for `seconds`; it may raise.
+
+        What counts is how often nothing was there, not the clock: a process that was stopped for a while finds its
+        answers when it goes on.
+        """
         replies: list[Any] = []
+        looks = max(1, round(self._seconds / seconds))
+        self._socket.settimeout(seconds)
         while len(replies) < count:
-            replies += self._replies.feed(self._piece())
+            try:
+                piece = self._piece()
+            except TimeoutError:
+                looks -= 1
+                late()
+                if looks < 1:
+                    raise
+            else:
+                replies += self._replies.feed(piece)
         return replies
 
     def received(self) -> list[Any]:

@@ -31,6 +31,7 @@ from circuitbreaker_contract.errors import InvalidPolicyError
 from circuitbreaker_contract.keys import DEFAULT_PREFIX, NAME_FORM, Keys
 from circuitbreaker_contract.policy import BOUNDS, Mode, Policy
 
+LONGEST_PATIENCE_SECONDS: Final = 1.0
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # As the operator has them (operator/circuitbreaker_operator/settings.py); a test holds both equal.
 DEFAULT_POLICY: Final = Policy(
@@ -91,6 +92,15 @@ class Settings:
     @property
     def keys(self) -> Keys:
         return Keys(self.key_prefix)
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a connection may be without an answer before it is given up.
+
+        Ten times what a call waits: a server that shares its processor with a busy fleet is late now and then, and
+        fifty clients that all come anew keep it from getting well.
+        """
+        return max(self.redis_timeout_seconds, min(LONGEST_PATIENCE_SECONDS, self.max_staleness_seconds / 4))
 
     @classmethod
     def of(cls, **options: Unpack[Options]) -> Self:

@@ -7,12 +7,15 @@ Then each process makes its next call. Where the library tells a process that th
 sleeps, and makes a call where it is told, which is refused. Elsewhere it calls every `pace_ms`, from a moment of its
 own within the first pace: up to a pace is added to what the library takes. (Nobody calls between the failures: in all
 of these libraries a success of any process would end the streak.)
+
+Each keeps its moment to itself until QUIET_SECONDS after the failure: who collects it would need the processors that
+the others still wait for.
 """
 
 import asyncio
+import gc
 import inspect
 import multiprocessing
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,6 +31,7 @@ GIVE_UP_SECONDS = 3.0  # who is not refused by then never will be
 ANSWER_SECONDS = 20.0
 START_SECONDS = 120.0
 ARRIVE_SECONDS = 0.15  # what is buffered is there: the first calls before the failures, and these before the last one
+QUIET_SECONDS = 0.5
 HEAD_START_SECONDS = 0.005  # for the failure that trips: a success that overtakes it would end the streak
 
 
@@ -102,6 +106,7 @@ def _answers(connections: Sequence[Connection], within_seconds: float) -> dict[C
 def work(connection: Connection, name: str, url: str, trips: bool) -> None:
     """A process: for each breaker named, one call; then it trips it, or watches until it is refused."""
     contender = CONTENDERS[name]
+    gc.freeze()  # children of one parent have one history: they would collect what they share in the same moment
     first = contender.build("first", url) if not contender.is_async else None
     connection.send(0)
     with suppress(EOFError):  # whoever asked is gone
@@ -121,16 +126,13 @@ class Told:
     """The library says that it is Open: a call is made right there, and is refused."""
 
     def __init__(self) -> None:
-        self.event = threading.Event()
         self.refused_at = 0
 
     def ring(self, protected: Protected) -> None:
-        with suppress(protected.refusal):
-            protected.call(1)
-            self.event.set()  # not refused yet: the process goes on to call until it is
-            return
-        self.refused_at = monotonic_ns()
-        self.event.set()
+        try:
+            protected.call(1)  # should it pass, the process goes on to call until it is refused
+        except protected.refusal:
+            self.refused_at = monotonic_ns()
 
 
 def _opening(connection: Connection, contender: Contender, breaker: str, url: str, trips: bool) -> None:
@@ -150,15 +152,16 @@ def _opening(connection: Connection, contender: Contender, breaker: str, url: st
         if protected.on_open is None or trips:
             sleep(max(0.0, begin - monotonic()))
         if trips:
-            began = monotonic_ns()
+            stamp = monotonic_ns()
             with suppress(Exception):
                 protected.call(-1)
             _until_refused(protected, 0.001)
-            connection.send(began)
         else:
             if protected.on_open:
-                told.event.wait(GIVE_UP_SECONDS)
-            connection.send(told.refused_at or _until_refused(protected, contender.pace_ms / 1000))
+                sleep(max(0.0, begin + QUIET_SECONDS - monotonic()))
+            stamp = told.refused_at or _until_refused(protected, contender.pace_ms / 1000)
+        sleep(max(0.0, begin + QUIET_SECONDS - monotonic()))
+        connection.send(stamp)
     finally:
         (protected.leave or protected.close)()
 
@@ -188,13 +191,14 @@ async def _opening_async(connection: Connection, contender: Contender, breaker: 
                     await protected.call(-1)
         await asyncio.sleep(max(0.0, begin - monotonic()))
         if trips:
-            began = monotonic_ns()
+            stamp = monotonic_ns()
             with suppress(Exception):
                 await protected.call(-1)
             await _until_refused_async(protected, 0.001)
-            connection.send(began)
         else:
-            connection.send(await _until_refused_async(protected, contender.pace_ms / 1000))
+            stamp = await _until_refused_async(protected, contender.pace_ms / 1000)
+        await asyncio.sleep(max(0.0, begin + QUIET_SECONDS - monotonic()))
+        connection.send(stamp)
     finally:
         closed = protected.close()
         if inspect.isawaitable(closed):
