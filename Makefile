@@ -3,7 +3,7 @@ UV := scripts/uv
 RUN := $(UV) run --frozen --all-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench bench-client format clean
+.PHONY: help demo test lint types bench bench-client bench-scale format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ bench: ## figures: the functions beside HINCRBY, reflect lag, clock lag, 1,000 b
 
 bench-client: ## figures: the Python client beside other breakers; ARGS="--plot client.png --long"
 	@$(RUN) --group bench python -m tests.bench.client $(ARGS)
+
+bench-scale: ## figures: 10,000 breakers; ARGS="--breakers 1000 --steady-minutes 1" for less
+	@$(RUN) python -m tests.bench.scale $(ARGS)
 
 format: ## put the code into the project's format
 	$(RUN) ruff format
