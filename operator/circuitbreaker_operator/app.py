@@ -24,8 +24,9 @@ from circuitbreaker_operator.errors import (
     ClusterUnavailableError,
     SettingsError,
 )
+from circuitbreaker_operator.exposition import BreakerPage
 from circuitbreaker_operator.health import report
-from circuitbreaker_operator.metrics import Book, BreakerCollector, Metrics
+from circuitbreaker_operator.metrics import Book, FleetCollector, Metrics
 from circuitbreaker_operator.reconcile import Reconciler
 from circuitbreaker_operator.reflector import Reflector
 from circuitbreaker_operator.refresh import Refresh
@@ -62,11 +63,11 @@ class Operator:
         self._cluster: Cluster | None = None
         self._store: Store | None = None
         self._subscription: Subscription | None = None
-        if settings.metrics_per_breaker:
-            self.metrics.registry.register(BreakerCollector(self.book))
+        self.metrics.registry.register(FleetCollector(self.book))
         self.metrics.resources.set_function(lambda: len(self.cache))
         self._web = Web(
             self.metrics.registry,
+            page=BreakerPage(self.book) if settings.metrics_per_breaker else None,
             checks=self.checks,
             health=self.health,
             alive=lambda: self._silence() < _STUCK_SECONDS,

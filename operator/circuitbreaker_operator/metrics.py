@@ -1,13 +1,11 @@
-"""Metrics: the operator's own instruments, and the series of the breakers from their last snapshots.
-
-What is counted of a breaker is counted in Redis, so a restart of the operator loses nothing: the collector only shows
-it. Snapshots are renewed with each transition and each refresh; between two, a scrape shows the older numbers.
-"""
+"""The operator's own instruments, and what it knows of the breakers. Their series are written by exposition.py."""
 
 import time
+from collections import Counter as Counting
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -27,7 +25,8 @@ from circuitbreaker_contract import library
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import Snapshot, State
 
-_LABELS = ("namespace", "name")
+_PREFIX = "circuitbreaker_operator_"
+OUTCOMES = ("success", "failure", "ignored", "not_permitted", "late")
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LAG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
@@ -56,7 +55,7 @@ class Metrics:
         Process(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        prefix = "circuitbreaker_operator_"
+        prefix = _PREFIX
 
         def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
             return Counter(prefix + name, text, tuple(labels), registry=registry)
@@ -103,128 +102,86 @@ class Metrics:
         )
 
 
+class _Entry(NamedTuple):
+    snapshot: Snapshot
+    at: float
+    counted: tuple[int, ...]  # the most of each that was seen of this incarnation
+
+
+def _counts(seen: Snapshot) -> tuple[int, ...]:
+    """Calls by outcome, then transitions by the state they lead to."""
+    totals, into = seen.totals, Counting[State]()
+    for (_, target, _), number in seen.transition_totals.items():
+        into[target] += number
+    calls = totals.successes, totals.failures, totals.ignored, totals.not_permitted, totals.late
+    return (*calls, *(into[state] for state in State))
+
+
 class Book:
     """The last snapshot of each breaker that is ours, without its history. Read by scrapes in another thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._snapshots: dict[BreakerKey, tuple[Snapshot, float]] = {}
+        self._entries: dict[BreakerKey, _Entry] = {}
+        self.fleet = [0] * (len(OUTCOMES) + len(State))  # calls and transitions of all, since the process began
 
     def put(self, key: BreakerKey, snapshot: Snapshot) -> None:
-        self._snapshots[key] = replace(snapshot, history=()), self._clock()
+        entry = self._entries.get(key)
+        counts = _counts(snapshot)
+        counted = (0,) * len(counts)
+        if entry is not None and entry.snapshot.order.incarnation == snapshot.order.incarnation:
+            counted = entry.counted
+            counts = tuple(map(max, counts, counted))  # a snapshot may be older than the one before
+        self.fleet = [total + new - old for total, new, old in zip(self.fleet, counts, counted, strict=True)]
+        self._entries[key] = _Entry(replace(snapshot, history=()), self._clock(), counts)
 
     def get(self, key: BreakerKey) -> Snapshot | None:
-        entry = self._snapshots.get(key)
-        return entry[0] if entry is not None else None
+        entry = self._entries.get(key)
+        return entry.snapshot if entry is not None else None
 
     def age_seconds(self, key: BreakerKey) -> float:
         """How old the snapshot is; 0.0 when there is none."""
-        entry = self._snapshots.get(key)
-        return self._clock() - entry[1] if entry is not None else 0.0
+        entry = self._entries.get(key)
+        return self._clock() - entry.at if entry is not None else 0.0
 
     def drop(self, key: BreakerKey) -> None:
-        self._snapshots.pop(key, None)
+        self._entries.pop(key, None)
 
     def all(self) -> list[tuple[BreakerKey, Snapshot]]:
         return [(key, snapshot) for key, snapshot, _ in self.aged()]
 
     def aged(self) -> list[tuple[BreakerKey, Snapshot, float]]:
         """Every breaker with how many seconds old its snapshot is."""
-        entries = list(self._snapshots.items())  # one step of the interpreter: safe from another thread
+        entries = list(self._entries.items())  # one step of the interpreter: safe from another thread
         now = self._clock()
-        return [(key, snapshot, now - at) for key, (snapshot, at) in entries]
+        return [(key, entry.snapshot, now - entry.at) for key, entry in entries]
 
 
-class BreakerCollector(Collector):
-    """The series of the breakers, out of the book."""
+class FleetCollector(Collector):
+    """All breakers together, however many there are: what remains without the series of each.
+
+    The counters count from the start of the process, and what was deleted stays counted.
+    """
 
     def __init__(self, book: Book) -> None:
         self._book = book
-        self._shown: dict[tuple[BreakerKey, int], dict[State, float]] = {}
-
-    def _state_seconds(self, key: BreakerKey, seen: Snapshot, age_seconds: float) -> dict[State, float]:
-        """Time in each state up to now: nobody looks at a breaker that nothing happens to, and its time goes on.
-
-        A transition may be noticed late, so what was shown of a state before is never taken back.
-        """
-        before = self._shown.get((key, seen.order.incarnation), {})
-        spent = {each: seen.state_ms.get(each, 0) / 1000 + age_seconds * (each is seen.state) for each in State}
-        return {each: max(seconds, before.get(each, 0.0)) for each, seconds in spent.items()}
 
     def describe(self) -> Iterable[Metric]:
         return ()  # nothing is collected at registration
 
     def collect(self) -> Iterator[Metric]:
-        pages = self._book.aged()
-        state = GaugeMetricFamily("circuitbreaker_state", "1 for the state that it is in.", labels=(*_LABELS, "state"))
-        transitions = CounterMetricFamily(
-            "circuitbreaker_transitions", "Changes of state.", labels=(*_LABELS, "from_state", "to_state", "reason")
-        )
-        calls = CounterMetricFamily("circuitbreaker_calls", "Calls by outcome.", labels=(*_LABELS, "outcome"))
-        refused = CounterMetricFamily("circuitbreaker_not_permitted", "Calls that were refused.", labels=_LABELS)
-        late = CounterMetricFamily(
-            "circuitbreaker_late_results", "Outcomes of an earlier state, which changed nothing.", labels=_LABELS
-        )
-        streak = GaugeMetricFamily("circuitbreaker_consecutive_failures", "Failures in a row.", labels=_LABELS)
-        seconds = CounterMetricFamily(
-            "circuitbreaker_state_seconds", "Time spent in each state.", labels=(*_LABELS, "state")
-        )
-        until = GaugeMetricFamily(
-            "circuitbreaker_open_until_timestamp_seconds", "When Open ends; absent when it is not Open.", labels=_LABELS
-        )
-        probes = CounterMetricFamily("circuitbreaker_probes", "Probes by how they ended.", labels=(*_LABELS, "result"))
-        reporters = GaugeMetricFamily("circuitbreaker_reporters", "Client processes seen lately.", labels=_LABELS)
-        failure_rate = GaugeMetricFamily(
-            "circuitbreaker_failure_rate_percent",
-            "Share of failed calls in the window; absent below minimumCalls.",
-            labels=_LABELS,
-        )
-        slow_rate = GaugeMetricFamily(
-            "circuitbreaker_slow_call_rate_percent",
-            "Share of slow calls in the window; absent below minimumCalls and when slow calls are not told apart.",
-            labels=_LABELS,
-        )
-        forced = GaugeMetricFamily("circuitbreaker_forced", "1 while an override holds the state.", labels=_LABELS)
-        shadow_opened = CounterMetricFamily(
-            "circuitbreaker_shadow_opened", "How often it would have opened, in mode Observe.", labels=_LABELS
-        )
-        shadow_refused = CounterMetricFamily(
-            "circuitbreaker_shadow_not_permitted",
-            "Calls that would have been refused, in mode Observe.",
-            labels=_LABELS,
-        )
-        shown: dict[tuple[BreakerKey, int], dict[State, float]] = {}
-        for key, seen, age_seconds in pages:
-            labels = (key.namespace, key.name)
-            shown[key, seen.order.incarnation] = spent = self._state_seconds(key, seen, age_seconds)
-            for each in State:
-                state.add_metric((*labels, each.value), float(each is seen.state))
-                seconds.add_metric((*labels, each.value), spent[each])
-            for (source, target, reason), number in seen.transition_totals.items():
-                transitions.add_metric((*labels, source.value, target.value, reason.value), number)
-            calls.add_metric((*labels, "success"), seen.totals.successes)
-            calls.add_metric((*labels, "failure"), seen.totals.failures)
-            calls.add_metric((*labels, "ignored"), seen.totals.ignored)
-            refused.add_metric(labels, seen.totals.not_permitted)
-            late.add_metric(labels, seen.totals.late)
-            streak.add_metric(labels, seen.consecutive_failures)
-            if seen.open_until_ms is not None:
-                until.add_metric(labels, seen.open_until_ms / 1000)
-            for result in ("succeeded", "failed", "ignored", "expired"):
-                probes.add_metric((*labels, result), getattr(seen.probes, result))
-            reporters.add_metric(labels, seen.reporters)
-            minimum = seen.policy.minimum_calls
-            if (rate := seen.window.failure_rate_percent(minimum)) is not None:
-                failure_rate.add_metric(labels, rate)
-            if seen.policy.counts_slow and (rate := seen.window.slow_call_rate_percent(minimum)) is not None:
-                slow_rate.add_metric(labels, rate)
-            forced.add_metric(labels, float(seen.forced is not None))
-            if seen.shadow is not None:
-                shadow_opened.add_metric(labels, seen.shadow.opened)
-                shadow_refused.add_metric(labels, seen.shadow.not_permitted)
-        self._shown = shown
-        yield from (state, transitions, calls, refused, late, streak, seconds, until, probes, reporters)
-        yield from (failure_rate, slow_rate, forced, shadow_opened, shadow_refused)
+        states = Counting(seen.state for _, seen in self._book.all())
+        gauge = GaugeMetricFamily(f"{_PREFIX}breakers", "Breakers by state.", labels=("state",))
+        for state in State:
+            gauge.add_metric((state.value,), states[state])
+        fleet = self._book.fleet
+        calls = CounterMetricFamily(f"{_PREFIX}calls", "Calls of all breakers, by outcome.", labels=("outcome",))
+        for outcome, number in zip(OUTCOMES, fleet, strict=False):
+            calls.add_metric((outcome,), number)
+        transitions = CounterMetricFamily(f"{_PREFIX}transitions", "Transitions of all breakers.", labels=("to_state",))
+        for state, number in zip(State, fleet[len(OUTCOMES) :], strict=True):
+            transitions.add_metric((state.value,), number)
+        yield from (gauge, calls, transitions)
 
 
 class Stopwatch:

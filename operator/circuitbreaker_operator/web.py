@@ -4,29 +4,38 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from circuitbreaker_operator.errors import SettingsError
+from circuitbreaker_operator.exposition import BreakerPage
 
 logger = logging.getLogger(__name__)
 
+_END: Final = b"# EOF\n"  # of OpenMetrics
+
 
 class Web:
-    """Serves until closed. `checks` are named answers of readiness, True for fine; `alive` is liveness."""
+    """Serves until closed.
+
+    `page`: the series of the breakers, if they are wanted. `checks` are named answers of readiness, True for fine;
+    `alive` is liveness.
+    """
 
     def __init__(
         self,
         registry: CollectorRegistry,
         *,
+        page: BreakerPage | None,
         checks: Callable[[], dict[str, bool]],
         health: Callable[[], dict[str, Any]],
         alive: Callable[[], bool],
     ) -> None:
         self._registry = registry
+        self._page = page
         self._checks = checks
         self._health = health
         self._alive = alive
@@ -66,8 +75,15 @@ class Web:
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         async with self._rendering:
-            body = await asyncio.to_thread(encode, self._registry)
+            body = await asyncio.to_thread(self._written, encode, "openmetrics" in content_type)
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+    def _written(self, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> bytes:
+        own = encode(self._registry)
+        if self._page is None:
+            return own
+        series = self._page.write(openmetrics=openmetrics).encode()
+        return own.removesuffix(_END) + series + _END if openmetrics else own + series
 
     async def _healthz(self, _: web.Request) -> web.Response:
         alive = self._alive()

@@ -14,7 +14,7 @@ import aiohttp
 import kubernetes
 
 ROOT = "/apis/circuitbreaker.dev/v1alpha1"
-_COUNTED = re.compile(r'^apiserver_request_total\{(.*)\} (\S+)$')
+_COUNTED = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$")
 _IN_FLIGHT = 16
 _CHUNK = 1_000
 

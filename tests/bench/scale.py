@@ -45,7 +45,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--apply-qps", type=int, default=400, metavar="N", help="CB_STATUS_QPS while applying")
     parser.add_argument("--idle-seconds", type=float, default=60.0, metavar="S")
     parser.add_argument("--steady-minutes", type=float, default=10.0, metavar="M", help="of 50 transitions a second")
-    parser.add_argument("--storm", type=int, default=5_000, metavar="N", help="open at once; half of N breakers at most")
+    parser.add_argument(
+        "--storm", type=int, default=5_000, metavar="N", help="open at once; half of N breakers at most"
+    )
     return parser.parse_args()
 
 
@@ -235,7 +237,10 @@ class Scale:
             f"{transitions / took:.0f} transitions/s for {took:.0f} s: transition -> status at a watcher",
             percentiles(self.seen.lags),
         )
-        say("  writes, processor, memory", f"{await self.difference(writes)}   {share:.1%}   {memory(operator.process.pid)}")
+        say(
+            "  writes, processor, memory",
+            f"{await self.difference(writes)}   {share:.1%}   {memory(operator.process.pid)}",
+        )
 
     async def _cycle(self, name: str) -> None:
         root = KEYS.breaker(BreakerKey.parse(name))
@@ -280,7 +285,9 @@ class Scale:
             await pipeline.execute()
         opened = time.monotonic() - began
         wanted = set(names)
-        await self.until(lambda: all(self.seen.state.get(name) == "Open" for name in wanted), "every status to say Open")
+        await self.until(
+            lambda: all(self.seen.state.get(name) == "Open" for name in wanted), "every status to say Open"
+        )
         took = time.monotonic() - began
         allowed = max(0.0, len(names) - 2 * self.asked.status_qps) / self.asked.status_qps
         busiest = max(self.seen.per_second.values())

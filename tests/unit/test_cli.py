@@ -151,7 +151,7 @@ def test_the_question(monkeypatch, capsys, answer: str | BaseException, agreed: 
 
 async def test_the_paths_are_said() -> None:
     """Whoever opens the port in a browser finds the way; other paths are still not found."""
-    web = Web(CollectorRegistry(), checks=dict, health=dict, alive=lambda: True)
+    web = Web(CollectorRegistry(), page=None, checks=dict, health=dict, alive=lambda: True)
     await web.start("127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{web.port}") as session:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.breakers import (
     INCARNATION,
     NOW,
@@ -23,9 +24,10 @@ from circuitbreaker_contract.policy import Override
 from circuitbreaker_contract.state import Order, Reason, Shadow, Snapshot, Standing, State, Tick, Totals, WindowCounts
 from circuitbreaker_operator import times
 from circuitbreaker_operator.cache import Cache, Change
+from circuitbreaker_operator.exposition import BreakerPage
 from circuitbreaker_operator.handlers import Life, kopf_settings
 from circuitbreaker_operator.health import report
-from circuitbreaker_operator.metrics import Book, BreakerCollector, Metrics
+from circuitbreaker_operator.metrics import Book, Metrics
 from circuitbreaker_operator.reflector import Bucket, Reflector, Urgency
 from circuitbreaker_operator.refresh import slice_of
 from circuitbreaker_operator.settings import Settings
@@ -189,7 +191,7 @@ def series(book: Book) -> dict[tuple[str, ...], float]:
             sample.name,
             *(value for name, value in sample.labels.items() if name not in {"namespace", "name"}),
         ): sample.value
-        for metric in BreakerCollector(book).collect()
+        for metric in text_string_to_metric_families(BreakerPage(book).write(openmetrics=False))
         for sample in metric.samples
     }
 
