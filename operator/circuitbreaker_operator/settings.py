@@ -201,7 +201,8 @@ class Settings(BaseSettings):
         default="INFO", description="The least important lines to write: DEBUG, INFO, WARNING or ERROR."
     )
     metrics_per_breaker: Boolean = Field(
-        default=True, description="Whether each breaker has series of its own in the metrics; those of all together remain."
+        default=True,
+        description="Whether each breaker has series of its own ; those of all together remain.",
     )
 
     @property

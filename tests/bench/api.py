@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -13,8 +12,9 @@ from typing import Any
 import aiohttp
 import kubernetes
 
+from tests.cluster.writes import Writes, counted
+
 ROOT = "/apis/circuitbreaker.dev/v1alpha1"
-_COUNTED = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$")
 _IN_FLIGHT = 16
 _CHUNK = 1_000
 
@@ -46,20 +46,9 @@ class Api:
             if not token:
                 return
 
-    async def writes(self) -> dict[str, int]:
-        """How many statuses were patched and Events posted since the server began, by its own count."""
-        found = {"status": 0, "events": 0}
+    async def writes(self) -> Writes:
         async with self.session.get("/metrics") as answer:
-            text = await answer.text()
-        for line in text.splitlines():
-            if (counted := _COUNTED.match(line)) is None:
-                continue
-            labels = counted[1]
-            if 'resource="circuitbreakers"' in labels and 'subresource="status"' in labels and 'verb="PATCH"' in labels:
-                found["status"] += int(float(counted[2]))
-            elif 'resource="events"' in labels and 'verb="POST"' in labels:
-                found["events"] += int(float(counted[2]))
-        return found
+            return counted(await answer.text())
 
     async def watch(self, saw: Callable[[dict[str, Any], float], None]) -> None:
         """Calls `saw(object, when)` for each breaker that is there and each change, until cancelled; monotonic time."""

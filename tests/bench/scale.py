@@ -28,6 +28,7 @@ from circuitbreaker_local.redis_server import RedisServer, find_redis_server
 from circuitbreaker_operator.events import base36
 from tests.bench.api import ROOT, Api, api_of
 from tests.cluster.world import OperatorProcess, World
+from tests.cluster.writes import Writes
 
 CRDS = Path(__file__).parents[2] / "crds"
 KEYS = Keys()
@@ -295,7 +296,7 @@ class Scale:
             f"storm: {len(names):,} opened within {opened:.2f} s -> all in their statuses",
             f"{took:.1f} s (the rate of {self.asked.status_qps}/s allows {allowed:.1f} s)",
         )
-        say("  most statuses within a second; writes; memory", f"{busiest}   {await self.difference(writes)}")
+        say("  most statuses within a second; writes", f"{busiest}   {await self.difference(writes)}")
         say("  resident memory now, and the most so far", memory(operator.process.pid))
 
     async def told(self) -> None:
@@ -317,9 +318,9 @@ class Scale:
             f"{len(self.seen.heard):,}   {len(missing)}   {sum(each > 1 for each in names.values())}   {skipped}",
         )
 
-    async def difference(self, before: dict[str, int]) -> str:
-        now = await self.api.writes()
-        return ", ".join(f"{now[name] - before[name]:,} {name}" for name in before)
+    async def difference(self, before: Writes) -> str:
+        wrote = (await self.api.writes()).since(before)
+        return f"{wrote.statuses:,} statuses, {wrote.events:,} Events"
 
     async def listen(self) -> None:
         """Hears every transition, until cancelled."""
