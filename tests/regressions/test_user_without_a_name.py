@@ -1,4 +1,4 @@
-"""In a container the user is a number without an entry in /etc/passwd. Kopf asked for its name, and no watch ever began.
+"""In a container the user is a number without an entry in /etc/passwd. Kopf asked for its name, and no watch began.
 
 The operator got ready all the same, served what its sweep found, and would have given up after ten minutes.
 """

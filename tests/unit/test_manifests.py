@@ -170,3 +170,15 @@ def test_each_alert_has_a_case_for_and_one_against() -> None:
         for each in case["alert_rule_test"]:
             expected[each["alertname"]].add(bool(each["exp_alerts"]))
     assert expected == {name: {True, False} for name in expected}
+
+
+def test_the_guide_names_what_is_there() -> None:
+    """Paths, alerts and settings of docs/install.md."""
+    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"(?<![/\w-])(?:manifests|contract)/[\w./-]*\w", text))
+    paths |= {f"manifests/{each}" for each in re.findall(r"`((?:components|overlays)/[\w-]+)`", text)}
+    assert len(paths) > 9
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    assert re.findall(r"^\| `(CircuitBreaker\w+)`", text, flags=re.MULTILINE) == [rule["alert"] for rule in rules()]
+    settings = set(re.findall(r"\bCB_[A-Z_]*[A-Z]", text))
+    assert unknown_variables(dict.fromkeys(settings, "")) == []
