@@ -36,7 +36,8 @@ LABEL org.opencontainers.image.title="circuitbreaker-operator" \
       org.opencontainers.image.revision="${REVISION}"
 # Nothing is installed at run time, so what could do it goes from the layer on top, where the base has it.
 RUN if python3 -m pip --version >/dev/null 2>&1; then \
-        python3 -m pip uninstall --yes --quiet --root-user-action=ignore pip setuptools wheel; \
+        python3 -m pip uninstall --yes --quiet --root-user-action=ignore pip setuptools wheel \
+            || echo "pip belongs to the base's package manager, and stays"; \
     fi
 COPY --from=build /opt/circuitbreaker /opt/circuitbreaker
 # The file system may be read-only: nothing is written, not even bytecode. Output is not held back. HOME: the user has no entry
