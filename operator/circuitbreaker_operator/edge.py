@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, cast
 
 import kopf
 
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 _HEALTHY_SECONDS: Final = 60.0  # a run of this length was no failure
 _GIVE_UP_SECONDS: Final = 600.0
+# Of a peer, which we have none of. Left to itself Kopf asks for the user's name, and in a container there may be none.
+_IDENTITY: Final = cast("Any", "circuitbreaker-operator")
 _STOP_SECONDS: Final = 15.0  # it waits 5 s for its own tasks when one of them hangs
 _COURTESY_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 1.0
@@ -188,6 +190,7 @@ class Edge:
                 clusterwide=not self._settings.namespaces,
                 namespaces=self._settings.namespaces,
                 stop_flag=run.stop,
+                identity=_IDENTITY,
             )
 
 

@@ -19,7 +19,7 @@ from circuitbreaker_local.redis_server import RedisServer, find_redis_server
 from tests.bench import contract
 from tests.cluster.world import API, PLURAL, World
 
-CRDS = Path(__file__).parents[2] / "crds"
+CRD = Path(__file__).parents[2] / "crds" / "circuitbreakers.yaml"
 TRANSITIONS = 100
 BREAKERS = 1_000
 
@@ -124,7 +124,7 @@ def main() -> None:
     with RedisServer(server) as redis:
         contract.bench(redis)
     with ControlPlane(binaries) as plane, RedisServer(server) as redis, tempfile.TemporaryDirectory() as folder:
-        plane.apply(CRDS)
+        plane.apply(CRD)
         world = World(plane, redis, Path(folder))
         try:
             with world.operator() as operator:

@@ -30,7 +30,7 @@ from tests.bench.api import ROOT, Api, api_of
 from tests.cluster.world import OperatorProcess, World
 from tests.cluster.writes import Writes
 
-CRDS = Path(__file__).parents[2] / "crds"
+CRD = Path(__file__).parents[2] / "crds" / "circuitbreakers.yaml"
 KEYS = Keys()
 STEADY_SECONDS = 5  # of an opening
 GIVE_UP_SECONDS = 600.0
@@ -381,7 +381,7 @@ def main() -> None:
     server, binaries = find_redis_server(), control_plane_binaries()
     print(f"{os.cpu_count()} cores, load before {os.getloadavg()[0]:.2f}; all of it shares them")
     with ControlPlane(binaries) as plane, RedisServer(server) as store, tempfile.TemporaryDirectory() as folder:
-        plane.apply(CRDS)
+        plane.apply(CRD)
         world = World(plane, store, Path(folder))
         try:
             asyncio.run(run(asked, plane, world, store.url))

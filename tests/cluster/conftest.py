@@ -11,7 +11,7 @@ from circuitbreaker_local.redis_server import RedisServer
 from circuitbreaker_local.waiting import wait_until
 from tests.cluster.world import World
 
-CRDS = Path(__file__).parents[2] / "crds"
+CRD = Path(__file__).parents[2] / "crds" / "circuitbreakers.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def breaker_crd(control_plane: ControlPlane) -> str:
 def install_crd(control_plane: ControlPlane) -> str:
     """The same for a control plane of one's own."""
     name = "circuitbreakers.circuitbreaker.dev"
-    control_plane.apply(CRDS)
+    control_plane.apply(CRD)
     # Not `kubectl wait`: it fails on a CRD that has no conditions yet, and Established comes a moment before the API
     # server's own handler has heard of it.
     wait_until(lambda: _is_served(control_plane), timeout_seconds=30, what=f"{name} to be served")

@@ -97,7 +97,7 @@ class Story:
 
     def _start_operator(self) -> None:
         with self._step("The operator"):
-            self.plane.apply(ROOT / "crds")
+            self.plane.apply(ROOT / "crds" / "circuitbreakers.yaml")
             self._kubectl("wait", "--for=condition=Established", "crd/circuitbreakers.circuitbreaker.dev", quiet=True)
             self.http_port = free_port()
             command = Path(sys.executable).with_name("circuitbreaker-operator")

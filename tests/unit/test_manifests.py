@@ -1,0 +1,184 @@
+"""What manifests/ and the Dockerfile say, without a cluster: pods that are restricted, names that exist.
+
+tests/cluster/test_manifests.py asks a real API server.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.unit.breakers import a_snapshot
+
+from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_contract.state import Reason, State
+from circuitbreaker_operator.metrics import Book, BreakerCollector, Metrics
+from circuitbreaker_operator.settings import unknown_variables
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = ROOT / "manifests"
+WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "Job"}
+FILES = sorted(MANIFESTS.rglob("*.yaml"))
+FOLDERS = [path.parent for path in FILES if path.name == "kustomization.yaml"]
+ALERTS = MANIFESTS / "components" / "monitoring" / "alerts.yaml"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+# Known to the operator from the version on that has leader election.
+SOON = {"CB_LEADER_ELECTION"}
+
+
+def documents() -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in FILES:
+        for each in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            yield path, each
+
+
+def pods() -> list[Any]:
+    """The pods of workloads; patches, which say of a pod only what they change, are not among them."""
+    found = [
+        (path, each["spec"]["template"]["spec"])
+        for path, each in documents()
+        if each.get("kind") in WORKLOADS and not path.name.endswith("-patch.yaml")
+    ]
+    return [pytest.param(pod, id=path.stem) for path, pod in found]
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod.get("initContainers", []), *pod["containers"]]
+
+
+@pytest.mark.parametrize("pod", pods())
+def test_every_container_is_restricted(pod: dict[str, Any]) -> None:
+    """More than Pod Security asks for: a numeric user, a read-only root, and bounds for what is used."""
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+    for each in containers(pod):
+        assert each["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert set(each["resources"]["requests"]) == set(each["resources"]["limits"]) == {"cpu", "memory"}
+    for each in pod["containers"]:
+        assert {"livenessProbe", "readinessProbe"} <= set(each)
+
+
+@pytest.mark.parametrize("pod", pods())
+def test_who_has_a_token(pod: dict[str, Any]) -> None:
+    """The operator, and nobody else; no pod runs as the namespace's default account."""
+    assert pod["serviceAccountName"] != "default"
+    is_operator = pod["serviceAccountName"] == "circuitbreaker-operator"
+    assert pod["automountServiceAccountToken"] is is_operator
+
+
+def test_accounts_hand_out_no_token_by_themselves() -> None:
+    accounts = [each for _, each in documents() if each.get("kind") == "ServiceAccount"]
+    assert len(accounts) == 2
+    assert [each["automountServiceAccountToken"] for each in accounts] == [False, False]
+
+
+def test_settings_exist() -> None:
+    """A typing error in a ConfigMap would be a default in force."""
+    names = {
+        literal.partition("=")[0]
+        for _, each in documents()
+        for generator in each.get("configMapGenerator", [])
+        for literal in generator.get("literals", [])
+    }
+    assert {"CB_REDIS_URL", "CB_REDIS_PASSWORD_FILE"} <= names
+    assert unknown_variables(dict.fromkeys(names - SOON, "")) == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(MANIFESTS)))
+def test_no_file_is_forgotten(folder: Path) -> None:
+    """What lies beside a kustomization is used by it, but for role.yaml, which is applied by itself."""
+    text = (folder / "kustomization.yaml").read_text(encoding="utf-8")
+    others = {path.name for path in folder.iterdir()} - {"kustomization.yaml", "role.yaml"}
+    assert [name for name in sorted(others) if not re.search(rf"(?<![\w-]){re.escape(name)}\b", text)] == []
+
+
+def test_images_are_of_this_version() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert f"ARG VERSION={VERSION}\n" in dockerfile
+    (image,) = re.findall(r"image: (circuitbreaker-operator\S*)", (MANIFESTS / "base" / "deployment.yaml").read_text())
+    assert image == f"circuitbreaker-operator:{VERSION}"
+    production = yaml.safe_load((MANIFESTS / "overlays" / "production" / "kustomization.yaml").read_text())
+    assert [each["newTag"] for each in production["images"]] == [VERSION]
+
+
+def test_the_image() -> None:
+    """A numeric user, any base, dependencies of the lock file, and health that Kubernetes alone asks for."""
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    instructions = [line for line in lines if re.match(r"[A-Z]+ ", line)]
+    assert instructions[0].startswith("ARG BASE_IMAGE=")
+    assert [each for each in instructions if each.startswith("FROM")] == [
+        "FROM ${BASE_IMAGE} AS build",
+        "FROM ${BASE_IMAGE}",
+    ]
+    assert [each for each in instructions if each.startswith("USER")] == ["USER 65532:65532"]
+    assert not [each for each in instructions if each.startswith(("HEALTHCHECK", "ADD"))]
+    assert all("--frozen" in line for line in lines if "uv sync" in line)
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    copied = {
+        source
+        for each in instructions
+        if each.startswith("COPY ") and "--from" not in each
+        for source in each.split()[1:-1]
+    }
+    assert "*" in ignored
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["spec"]["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_alerts_are_about_series_that_exist() -> None:
+    """A metric that is renamed would leave an alert that never comes."""
+    metrics, book = Metrics(), Book()
+    book.put(
+        BreakerKey("shop", "pay"),
+        a_snapshot(transition_totals={(State.CLOSED, State.OPEN, Reason.CONSECUTIVE_FAILURES): 1}),
+    )
+    metrics.registry.register(BreakerCollector(book))
+    metrics.queue("keys")
+    shown: dict[str, set[str]] = {}
+    for family in metrics.registry.collect():
+        # Without labels yet a family shows no sample: its name says what its samples will be called.
+        for suffix in ("", "_total", "_bucket"):
+            shown.setdefault(family.name + suffix, set())
+        for sample in family.samples:
+            shown.setdefault(sample.name, set()).update(sample.labels)
+    for rule in rules():
+        used = re.findall(r"\b(circuitbreaker_\w+)(?:\{([^}]*)\})?", rule["expr"])
+        assert used
+        for name, selector in used:
+            assert name in shown, rule["alert"]
+            labels = set(re.findall(r"(\w+)\s*!?=", selector))
+            assert not shown[name] or labels <= shown[name], rule["alert"]
+
+
+def test_each_alert_has_a_case_for_and_one_against() -> None:
+    cases = yaml.safe_load((ROOT / "tests" / "cluster" / "alerts.test.yaml").read_text(encoding="utf-8"))["tests"]
+    expected: dict[str, set[bool]] = {rule["alert"]: set() for rule in rules()}
+    for case in cases:
+        for each in case["alert_rule_test"]:
+            expected[each["alertname"]].add(bool(each["exp_alerts"]))
+    assert expected == {name: {True, False} for name in expected}
+
+
+def test_the_guide_names_what_is_there() -> None:
+    """Paths, alerts and settings of docs/install.md."""
+    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"(?<![/\w-])(?:manifests|contract)/[\w./-]*\w", text))
+    paths |= {f"manifests/{each}" for each in re.findall(r"`((?:components|overlays)/[\w-]+)`", text)}
+    assert len(paths) > 9
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    assert re.findall(r"^\| `(CircuitBreaker\w+)`", text, flags=re.MULTILINE) == [rule["alert"] for rule in rules()]
+    settings = set(re.findall(r"\bCB_[A-Z_]*[A-Z]", text))
+    assert unknown_variables(dict.fromkeys(settings, "")) == []
