@@ -341,9 +341,9 @@ def _next_step(fleet: Fleet) -> None:
         fleet.open()
     elif seen.state is State.HALF_OPEN or seen.due:
         with suppress(ContractError):  # a tick of the operator came between
-            permit = fleet.acquire(f"lease-{seen.order.generation}")
-            if permit.permitted:
-                fleet.settle(f"lease-{seen.order.generation}", Outcome.SUCCESS)
+            lease = f"lease-{seen.order.generation}"
+            fleet.acquire(lease)
+            fleet.settle(lease, Outcome.SUCCESS)
 
 
 def wholly_told(world: World, name: str) -> None:
