@@ -139,7 +139,7 @@ def test_killed_with_the_defaults(world: World) -> None:
         both.until_one_leads()
         took = time.monotonic() - began
         logger.info("takeover after SIGKILL: %.2f s", took)
-        assert 12.0 <= took <= 20.0
+        assert 10.0 <= took <= 20.0
         world.until_state("payments", "Open")
         world.until_events("payments", ["PolicyApplied", "CircuitOpened"])
 
@@ -330,7 +330,7 @@ class Traffic:
             while not self._stop.is_set():
                 for fleet in self._fleets:
                     _next_step(fleet)
-                    self._stop.wait(0.15)
+                    self._stop.wait(0.3)  # a gap of 30 s is told one by one: the operator counts what is more than 32
         except BaseException as error:  # noqa: BLE001 # raised where the test is
             self._error = error
 
