@@ -69,9 +69,10 @@ def replicas(world: World, number: int, settings: dict[str, str] = QUICK) -> Ite
         made = Replicas(world, stack, settings)
         first = made.add()
         assert made.until_one_leads() is first
-        first.wait_ready()
         for _ in range(number - 1):
-            made.add().wait_ready()
+            made.add()
+        for each in made.all:
+            each.wait_ready()
         assert made.leaders() == [first]
         yield made
 
