@@ -1,8 +1,9 @@
 """Wires the parts together and runs them until somebody asks it to stop.
 
 Every part is a task of one group: one that crashes is an error that is said and ends the process, never a silence.
-Start: HTTP first (so that probes have an answer), then whose breakers these are, then everything at once; each part
-waits by itself for what it needs. Stop: everything is cancelled, Kopf first asked, all of it within `STOP_SECONDS`.
+Start: HTTP first (so that probes have an answer), then whose breakers these are, then the lease, then everything at
+once; each part waits by itself for what it needs. A standby waits for the lease and does nothing else. Stop: everything
+is cancelled, Kopf first asked, all of it within `STOP_SECONDS`, and then the lease is given back.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 from circuitbreaker_contract.errors import CircuitBreakerError
@@ -19,12 +21,14 @@ from circuitbreaker_operator.cache import Cache, Change
 from circuitbreaker_operator.clock import Clock
 from circuitbreaker_operator.cluster import Cluster, load_configuration
 from circuitbreaker_operator.edge import Edge
+from circuitbreaker_operator.elector import Elector
 from circuitbreaker_operator.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
     SettingsError,
 )
 from circuitbreaker_operator.exposition import BreakerPage
+from circuitbreaker_operator.fence import Fence
 from circuitbreaker_operator.health import report
 from circuitbreaker_operator.metrics import Book, FleetCollector, Metrics
 from circuitbreaker_operator.reconcile import Reconciler
@@ -43,6 +47,7 @@ from circuitbreaker_operator.workqueue import WorkQueue
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS: Final = 5.0
+_POD_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _OUTAGE_LOOK_SECONDS: Final = 5.0
 _SWITCH_SECONDS: Final = 0.001
 _STUCK_SECONDS: Final = 60.0  # a loop that did not come round for this long does not come round any more
@@ -51,19 +56,22 @@ _STUCK_SECONDS: Final = 60.0  # a loop that did not come round for this long doe
 class Operator:
     """One operator. `run` serves until cancelled; `http_port` is there once `serving` is set."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, fence: Fence | None = None) -> None:
         self.settings = settings
+        self._fence = fence or Fence()
+        self._elector: Elector | None = None
+        self._leads = False
         self.metrics = Metrics()
         self.book = Book()
         self.cache = Cache()
         self.serving = asyncio.Event()
         self._began = self._turned = time.monotonic()
+        self._turning = False
         self._edge: Edge | None = None
         self._sweep: Sweep | None = None
         self._cluster: Cluster | None = None
         self._store: Store | None = None
         self._subscription: Subscription | None = None
-        self.metrics.registry.register(FleetCollector(self.book))
         self.metrics.resources.set_function(lambda: len(self.cache))
         self._web = Web(
             self.metrics.registry,
@@ -82,7 +90,9 @@ class Operator:
         return all(self.checks().values())
 
     def checks(self) -> dict[str, bool]:
-        """What readiness asks: the store, the resource kind, and one whole comparison of both."""
+        """What readiness asks: the store, the resource kind, one whole comparison of both; of a standby the lease."""
+        if self._elector is not None and not self._leads:
+            return {"standby": self._elector.sees}
         return {
             "redis": self._store is not None and self._store.up.is_set(),
             "crd": self._edge is not None and self._edge.crd_seen,
@@ -90,7 +100,11 @@ class Operator:
         }
 
     def health(self) -> dict[str, Any]:
+        uptime_seconds = time.monotonic() - self._began
         store, cluster = self._store, self._cluster
+        if self._elector is not None and not self._leads:
+            components = {"lease": _component(self._elector.sees)}
+            return report(self.book, components=components, uptime_seconds=uptime_seconds) | {"role": "standby"}
         components = {
             "redis": _component(store is not None and store.up.is_set(), store.latency_seconds if store else None),
             "kubernetes": _component(
@@ -99,16 +113,20 @@ class Operator:
             "watch": _component(self._edge is not None and self._edge.watching),
             "subscription": _component(self._subscription is not None and self._subscription.alive),
         }
-        return report(self.book, components=components, uptime_seconds=time.monotonic() - self._began)
+        return report(self.book, components=components, uptime_seconds=uptime_seconds) | {"role": "leader"}
 
     async def run(self) -> None:
         """Serves until cancelled. Raises SettingsError, or the error of the part that crashed."""
         # Kopf's thread may hold the interpreter for a whole interval while a deadline passes in ours.
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         settings = self.settings
-        cluster = self._cluster = Cluster(await load_configuration())
-        store = self._store = Store(settings, self.metrics)
+        cluster = self._cluster = Cluster(await load_configuration(), check=self._fence.check)
+        store = self._store = Store(settings, self.metrics, check=self._fence.check)
+        # Renewals have a client of their own: what waits for its turn there does not wait for statuses.
+        renewals = Cluster(await load_configuration(), says=False)
         try:
+            if (namespace := lease_namespace(settings)) is not None:
+                self._elector = Elector(settings, renewals, self._fence, namespace=namespace)
             await self._web.start(settings.http_host, settings.http_port)
             self.serving.set()
             owner = settings.owner or await _owner(cluster)
@@ -122,13 +140,27 @@ class Operator:
                     "namespaces": ",".join(settings.namespaces) or "all",
                 },
             )
-            await self._run_parts(owner, cluster, store)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._turn(), name="turn")
+                if self._elector is not None:
+                    await self._elector.acquire()
+                    group.create_task(self._elector.hold(), name="lease")
+                self._lead()
+                await self._run_parts(owner, cluster, store)
         finally:
+            if self._elector is not None:
+                await self._elector.release()
             with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._web.close()
+                    await renewals.close()
                     await cluster.close()
                     await store.close()
+
+    def _lead(self) -> None:
+        self._leads = True
+        self.metrics.lead()
+        self.metrics.registry.register(FleetCollector(self.book))
 
     async def _run_parts(self, owner: str, cluster: Cluster, store: Store) -> None:
         settings, metrics, cache = self.settings, self.metrics, self.cache
@@ -186,17 +218,17 @@ class Operator:
         async with asyncio.TaskGroup() as group:
             for part in (store, queue, clock, reflector, refresh, states, subscription, sweep, edge):
                 group.create_task(part.run(), name=type(part).__name__)
-            group.create_task(self._turn(), name="turn")
             group.create_task(_watch_outage(store, reflector), name="outage")
 
     async def _turn(self) -> None:
         """Shows that the loop comes round."""
+        self._turning = True
         while True:
             self._turned = time.monotonic()
             await asyncio.sleep(1.0)
 
     def _silence(self) -> float:
-        return time.monotonic() - self._turned if self._edge is not None else 0.0
+        return time.monotonic() - self._turned if self._turning else 0.0
 
 
 @asynccontextmanager
@@ -220,6 +252,21 @@ async def stop(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+def lease_namespace(settings: Settings, pod: Path = _POD_NAMESPACE) -> str | None:
+    """Where the Lease is; None: there is no election. Raises SettingsError."""
+    if settings.leader_election == "false":
+        return None
+    try:
+        own = pod.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        own = ""
+    if settings.leader_election == "auto" and not own:
+        return None
+    if not (settings.lease_namespace or own):
+        raise SettingsError("CB_LEASE_NAMESPACE: is needed with CB_LEADER_ELECTION=true outside of a pod")
+    return settings.lease_namespace or own
 
 
 async def _owner(cluster: Cluster) -> str:

@@ -1,4 +1,4 @@
-"""The command `circuitbreaker-operator`. Exit codes: 0 fine, 1 failure, 2 settings that cannot be."""
+"""The command `circuitbreaker-operator`. Exit codes: 0 fine, 1 failure, 2 settings that cannot be, 3 lost the lease."""
 
 import argparse
 import asyncio
@@ -16,7 +16,8 @@ from circuitbreaker_contract.errors import CircuitBreakerError
 from circuitbreaker_operator import logs, purge
 from circuitbreaker_operator.app import STOP_SECONDS, Operator
 from circuitbreaker_operator.cluster import forget_files
-from circuitbreaker_operator.errors import SettingsError
+from circuitbreaker_operator.errors import LeaseLostError, SettingsError
+from circuitbreaker_operator.fence import OVER, Fence, FencedSelector
 from circuitbreaker_operator.settings import Settings, table, unknown_variables
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 FINE: Final = 0
 FAILURE: Final = 1
 BAD_SETTINGS: Final = 2
+LEASE_LOST: Final = 3
 _SAME_SIGNAL_SECONDS: Final = 1.0  # process groups and wrappers deliver one twice
 
 
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logs.set_up(settings.log_format, settings.log_level)
         for sentence in unknown_variables():
             logger.warning("%s", sentence)
-        code = asyncio.run(_serve(settings)) if given.command == "run" else asyncio.run(_purge(settings, given))
+        code = _run(settings) if given.command == "run" else asyncio.run(_purge(settings, given))
     except SettingsError as error:
         what = "start" if given.command == "run" else given.command
         sys.stderr.write(f"circuitbreaker-operator cannot {what}:\n{textwrap.indent(str(error), '  ')}\n")
@@ -49,6 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = FAILURE
     _leave(code)
+
+
+def _run(settings: Settings) -> int:
+    """Serves in a loop in which nothing runs once a lease is over."""
+    fence = Fence(_lost)
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(FencedSelector(fence))) as runner:
+        return runner.run(_serve(settings, fence))
+
+
+def _lost(why: object = OVER) -> NoReturn:
+    """Ends at once: an orderly stop would have to write."""
+    logger.critical("leading no more: %s; ending, to start again as a standby", why)
+    _leave(LEASE_LOST)
 
 
 def _leave(code: int) -> NoReturn:
@@ -98,9 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: Settings, fence: Fence) -> int:
     loop = asyncio.get_running_loop()
-    operator = Operator(settings)
+    operator = Operator(settings, fence)
     task = asyncio.create_task(operator.run(), name="operator")
     asked: asyncio.Future[signal.Signals] = loop.create_future()
     either: set[asyncio.Future[Any]] = {task, asked}
@@ -154,6 +169,8 @@ def _crashed(task: asyncio.Task[None]) -> int:
         first = first.exceptions[0]
     if isinstance(first, SettingsError):
         raise first
+    if isinstance(first, LeaseLostError):
+        _lost(first)
     trace = None if isinstance(first, CircuitBreakerError) else error
     logger.critical("the operator cannot go on: %s", first, exc_info=trace)
     return FAILURE

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,15 @@ from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import kube_config
 
 from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_operator import lease as leases
 from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailableError, SettingsError
+from circuitbreaker_operator.lease import Lease
 from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.resource import API_VERSION, GROUP, PLURAL, VERSION, Resource
 
 logger = logging.getLogger(__name__)
+_UNHEARD = logging.getLogger(f"{__name__}.unheard")
+_UNHEARD.disabled = True
 
 IN_FLIGHT: Final = 16
 _CHUNK: Final = 500
@@ -93,11 +97,20 @@ def forget_files() -> None:
 class Cluster:
     """The API server. Raises ClusterUnavailableError (come back later) or ClusterRefusedError (status, reason).
 
+    `check` is called before each request and may forbid it; without `says`, whoever asks speaks of outages.
     Making one raises SettingsError when the certificates of the configuration cannot be used.
     """
 
-    def __init__(self, configuration: Configuration, *, waits: bool = True) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        waits: bool = True,
+        check: Callable[[], None] = lambda: None,
+        says: bool = True,
+    ) -> None:
         self._configuration = configuration
+        self._check = check
         try:
             self._client = ApiClient(configuration)
         except OSError as error:  # an error of TLS is one
@@ -107,7 +120,8 @@ class Cluster:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self.address = str(configuration.host)
         remedy = "check that it runs and can be reached" + ("; waiting for it" if waits else "")
-        self._outage = Outage(logger, f"API server at {self.address}", remedy=remedy)
+        told = logger if says else _UNHEARD
+        self._outage = Outage(told, f"API server at {self.address}", remedy=remedy)
         self.latency_seconds: float | None = None
         self.answers = False  # what the last request came to
 
@@ -158,6 +172,21 @@ class Cluster:
         namespace = body["metadata"]["namespace"]
         await self._request("POST", f"/api/v1/namespaces/{namespace}/events", body)
 
+    async def get_lease(self, namespace: str, name: str) -> Lease | None:
+        try:
+            return Lease.of(await self._request("GET", f"{_leases(namespace)}/{name}"))
+        except ClusterRefusedError as error:
+            if error.status == 404 and error.reason == "NotFound":
+                return None
+            raise
+
+    async def create_lease(self, namespace: str, body: Mapping[str, Any]) -> Lease:
+        return Lease.of(await self._request("POST", _leases(namespace), body))
+
+    async def update_lease(self, namespace: str, name: str, body: Mapping[str, Any]) -> Lease:
+        """Refused with 409 when there is a newer version than the one in `body`."""
+        return Lease.of(await self._request("PUT", f"{_leases(namespace)}/{name}", body))
+
     async def _list(self, path: str) -> AsyncIterator[dict[str, Any]]:
         token = ""
         while True:
@@ -192,6 +221,7 @@ class Cluster:
                     body=body,
                     auth_settings=["BearerToken"],
                 )
+                self._check()
                 response = await self._client.call_api(method, url, headers, payload, _request_timeout=_TIMEOUT)
                 data = await response.read()  # type: ignore[no-untyped-call]
             except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
@@ -212,6 +242,10 @@ class Cluster:
 def is_terminating(error: ClusterRefusedError) -> bool:
     """Whether an Event was refused because its namespace goes away, or has gone."""
     return error.status == 404 or (error.status == 403 and "being terminated" in error.message)
+
+
+def _leases(namespace: str) -> str:
+    return f"/apis/{leases.API_VERSION}/namespaces/{namespace}/leases"
 
 
 def _path(namespace: str) -> str:

@@ -33,5 +33,9 @@ class ClusterRefusedError(CircuitBreakerError):
         self.message = message
 
 
+class LeaseLostError(CircuitBreakerError):
+    """We lead no more, or may not: the process ends at once, and starts again as a standby."""
+
+
 class GaveUpError(CircuitBreakerError):
     """A part failed again and again and a new process may do better; the text says which and why."""

@@ -2,10 +2,14 @@
 
 Names are made from what they tell, so that saying it twice answers 409 and is said once. They are posted before the
 status that records the generation: a crash between the two repeats them, and loses none.
+
+A long story is told in pages, and after each one the status records how far it went (`status.catchUp`). Whoever comes
+next begins there and tells the first page one by one, however much has happened since: of what may have been told
+already nothing is ever counted as skipped. What is skipped is recorded before it is said, so that it is counted once.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -14,11 +18,12 @@ from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import Reason, Snapshot, State, Transition
 from circuitbreaker_operator import times
 from circuitbreaker_operator.plan import Plan, own
-from circuitbreaker_operator.resource import API_VERSION, KIND, Resource
+from circuitbreaker_operator.resource import API_VERSION, CATCH_UP, KIND, Resource
 from circuitbreaker_operator.status import last_entry
 from circuitbreaker_operator.wording import LONGEST_REASON, because, plain, policy_map, spelled
 
-LIMIT: Final = 32  # transitions told one by one; what went before is one Event with a count
+LIMIT: Final = 32  # transitions told one by one: the oldest page and the newest; the others are one Event with a count
+PAGE: Final = 8  # what one leader may tell without a record of it; a breaker that works makes less at a time
 COMPONENT: Final = "circuitbreaker-operator"
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -61,10 +66,45 @@ class Event:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Events to post, and then what to write: `catch_up` into the status as it is, or with None the new status."""
+
+    events: tuple[Event, ...]
+    catch_up: Mapping[str, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Transitions to tell once all up to `after` are told, the last `skipped` of those by their number only."""
+
+    after: tuple[int, int]
+    skipped: int
+    transitions: Sequence[Transition]
+
+    def record(self) -> dict[str, int]:
+        said = {"incarnation": self.after[0], "stateGeneration": self.after[1]}
+        return said | ({"skipped": self.skipped} if self.skipped else {})
+
+
+def shown(status: Mapping[str, Any]) -> tuple[int, int]:
+    """(incarnation, generation) of the state that the status shows; zeros for none."""
+    return _pair(status) or (0, 0)
+
+
 def handled(status: Mapping[str, Any]) -> tuple[int, int]:
-    """(incarnation, generation) of the last transition that the status tells of; zeros for none."""
-    pair = status.get("incarnation"), status.get("stateGeneration")
-    return pair if isinstance(pair[0], int) and isinstance(pair[1], int) else (0, 0)  # type: ignore[return-value]
+    """(incarnation, generation) of the last transition that was told, as far as the status knows; zeros for none."""
+    return max(shown(status), _pair(_catch_up(status)) or (0, 0))
+
+
+def _catch_up(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = status.get(CATCH_UP)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _pair(record: Mapping[str, Any]) -> tuple[int, int] | None:
+    pair = record.get("incarnation"), record.get("stateGeneration")
+    return pair if isinstance(pair[0], int) and isinstance(pair[1], int) else None  # type: ignore[return-value]
 
 
 def reaches_back(snapshot: Snapshot, status: Mapping[str, Any]) -> bool:
@@ -83,11 +123,15 @@ def unhandled(snapshot: Snapshot, status: Mapping[str, Any]) -> list[Transition]
 
     One that is past where the breaker stands never happened, and would be told again with each status.
     """
-    last, newest = handled(status), snapshot.order[:2]
+    return _since(handled(status), snapshot)
+
+
+def _since(last: tuple[int, int], snapshot: Snapshot) -> list[Transition]:
+    newest = snapshot.order[:2]
     return [each for each in snapshot.history if last < (each.incarnation, each.generation) <= newest]
 
 
-def due(
+def steps(
     resource: Resource,
     snapshot: Snapshot | None,
     decided: Plan,
@@ -95,27 +139,35 @@ def due(
     owner: str,
     previous: Mapping[str, Any],
     now_ms: int,
-) -> list[Event]:
-    """The Events to post before a status that follows from the same arguments is written."""
+) -> list[Step]:
+    """What to post and to write, in this order, until a status that follows from the same arguments is written."""
     mine = own(resource, snapshot, owner=owner)
-    found: list[Event] = []
+    pages = _pages(mine, previous) if mine is not None else [_Page((0, 0), 0, ())]
+    found: list[list[Event]] = [[] for _ in pages]
     if mine is not None:
-        told = _of_transitions(resource, mine, previous)
         edit = _of_edit(resource, mine, previous) if decided.in_force else []
-        # An edit is told before what it did: a mode or an override that changed is a transition of the same moment.
-        first = next((n for n, (entry, _) in enumerate(told) if _is_of_an_edit(entry, mine)), len(told))
-        at_ms = told[first][0].at_ms if first < len(told) else mine.now_ms
-        found += _skipped(resource, mine, previous)
-        found += [event for _, event in told[:first]]
-        found += [replace(event, at_ms=at_ms) for event in edit]
-        found += [event for _, event in told[first:]]
-        found += _of_shadow(resource, mine, previous)
+        told = [each for page in pages for each in page.transitions]
+        last = {entry.reason: entry for entry in told}
+        for page, events in zip(pages, found, strict=True):
+            if page.skipped:
+                events.append(_skipped(resource, mine, page))
+            for entry in page.transitions:
+                event = _of_transition(resource, mine, entry, newest=last[entry.reason] is entry)
+                if event is not None:
+                    if _is_of_an_edit(entry, mine):
+                        # An edit is told before what it did: a mode or an override is a transition of the same moment.
+                        events += [replace(each, at_ms=entry.at_ms) for each in edit]
+                        edit = []
+                    events.append(event)
+        found[-1] += edit
+        found[-1] += _of_shadow(resource, mine, previous)
     if decided.rejected is not None and not _said(previous, resource, decided.rejected.reason):
         reason = decided.rejected.reason
         name = f"{resource.key.name}.{resource.uid[:8]}.g{resource.generation}.{reason.lower()}"
         text = f"{reason}: {decided.rejected.message}"
-        found.append(Event(resource.key, resource.uid, name, "Warning", "PolicyRejected", text, now_ms))
-    return found
+        found[-1].append(Event(resource.key, resource.uid, name, "Warning", "PolicyRejected", text, now_ms))
+    records = [*(page.record() for page in pages[1:]), None]
+    return [Step(tuple(events), record) for events, record in zip(found, records, strict=True)]
 
 
 def base36(number: int) -> str:
@@ -127,27 +179,31 @@ def base36(number: int) -> str:
     return digits or "0"
 
 
-def _skipped(resource: Resource, mine: Snapshot, previous: Mapping[str, Any]) -> list[Event]:
+def _pages(mine: Snapshot, previous: Mapping[str, Any]) -> list[_Page]:
+    """At least one. The first holds all that may have been told and is not recorded, unless the history has lost it."""
+    last, new = handled(previous), unhandled(mine, previous)
+    lost = 0
+    if new and not reaches_back(mine, previous):
+        lost = max(0, mine.history[0].generation - last[1] - 1)
+    oldest = [] if lost else new[:PAGE]
+    rest = new[len(oldest) :]
+    newest = rest[-(LIMIT - len(oldest)) :]
+    skipped = lost + len(rest) - len(newest)
+    recorded = _catch_up(previous).get("skipped")
+    pages = [_Page(last, recorded if type(recorded) is int and last != shown(previous) else 0, oldest)]
+    for at in range(0, len(newest), PAGE):
+        before = (newest[at].incarnation, newest[at].generation - 1)
+        pages.append(_Page(before, 0 if at else skipped, newest[at : at + PAGE]))
+    return pages
+
+
+def _skipped(resource: Resource, mine: Snapshot, page: _Page) -> Event:
     """One Event for the transitions that are past the history, or too many to tell."""
-    new = unhandled(mine, previous)
-    if not new:
-        return []
-    number = max(0, len(new) - LIMIT)
-    if not reaches_back(mine, previous):
-        number += max(0, mine.history[0].generation - handled(previous)[1] - 1)
-    if not number:
-        return []
-    first = new[-LIMIT:][0]
-    name = f"{_stem(resource, first.incarnation)}.{first.generation - 1}.skipped"
-    text = f"{number} earlier transitions happened while no operator watched, and are not told one by one"
-    return [Event(resource.key, resource.uid, name, "Normal", "TransitionsSkipped", text, first.at_ms)]
-
-
-def _of_transitions(resource: Resource, mine: Snapshot, previous: Mapping[str, Any]) -> list[tuple[Transition, Event]]:
-    told = unhandled(mine, previous)[-LIMIT:]
-    last = {entry.reason: entry for entry in told}
-    events = [(each, _of_transition(resource, mine, each, newest=last[each.reason] is each)) for each in told]
-    return [(entry, event) for entry, event in events if event is not None]
+    incarnation, generation = page.after
+    name = f"{_stem(resource, incarnation)}.{generation}.skipped"
+    text = f"{page.skipped} earlier transitions happened while no operator watched, and are not told one by one"
+    at_ms = page.transitions[0].at_ms if page.transitions else mine.now_ms
+    return Event(resource.key, resource.uid, name, "Normal", "TransitionsSkipped", text, at_ms)
 
 
 def _of_transition(resource: Resource, mine: Snapshot, entry: Transition, *, newest: bool) -> Event | None:
@@ -204,7 +260,7 @@ def _of_edit(resource: Resource, mine: Snapshot, previous: Mapping[str, Any]) ->
     found = []
     if _is_worth_telling(before, words):
         found.append(Event(resource.key, resource.uid, stem, "Normal", "PolicyApplied", spelled(words), mine.now_ms))
-    if handled(previous)[0] == mine.order.incarnation and empties_window(before, words):
+    if shown(previous)[0] == mine.order.incarnation and empties_window(before, words):
         was, now = (spelled({"window": each["window"]}) for each in (before, words))
         text = f"the window starts empty: it was {was} and is {now}"
         found.append(Event(resource.key, resource.uid, f"{stem}.window", "Normal", "WindowReset", text, mine.now_ms))
@@ -245,8 +301,8 @@ def _of_shadow(resource: Resource, mine: Snapshot, previous: Mapping[str, Any]) 
     shadow = mine.shadow
     if shadow is None:
         return []
-    afresh = handled(previous)[0] != mine.order.incarnation or any(
-        entry.reason in {Reason.RESET, Reason.MODE_CHANGED} for entry in unhandled(mine, previous)
+    afresh = shown(previous)[0] != mine.order.incarnation or any(
+        entry.reason in {Reason.RESET, Reason.MODE_CHANGED} for entry in _since(shown(previous), mine)
     )
     known = (previous.get("shadow") or {}).get("wouldHaveOpened")
     number = shadow.opened - (known if type(known) is int and not afresh else 0)

@@ -82,8 +82,10 @@ class Metrics:
         self.sweeps = counter("sweeps", "Whole comparisons of Redis and the API server that were completed.")
         self.swept = counter("swept", "What a sweep put right, by kind.", ("kind",))
         self.watch_restarts = counter("watch_restarts", "Restarts of the watch, by cause.", ("cause",))
-        self.resources = Gauge(f"{prefix}resources", "Resources known.", registry=registry)
-        self.redis_up = Gauge(f"{prefix}redis_up", "1 while Redis answers.", registry=registry)
+        self._leader = Gauge(f"{prefix}leader", "1 for the replica that does the work.", registry=registry)
+        # Of a leader only: a standby asks neither, and a 0 of it would look like an outage.
+        self.resources = Gauge(f"{prefix}resources", "Resources known.", registry=None)
+        self.redis_up = Gauge(f"{prefix}redis_up", "1 while Redis answers.", registry=None)
         build = Gauge(
             f"{prefix}build_info",
             "Always 1; the labels say what runs.",
@@ -91,6 +93,12 @@ class Metrics:
             registry=registry,
         )
         build.labels(version("circuitbreakers"), str(library.VERSION), library.digest()).set(1)
+
+    def lead(self) -> None:
+        """From now on we do the work; there is no way back in this process."""
+        self._leader.set(1)
+        self.registry.register(self.resources)
+        self.registry.register(self.redis_up)
 
     def queue(self, name: str) -> QueueMetrics:
         return QueueMetrics(

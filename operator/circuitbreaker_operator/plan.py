@@ -16,7 +16,7 @@ from circuitbreaker_contract.policy import LATEST_MS, Mode, Override, Policy
 from circuitbreaker_contract.state import Resume, Snapshot, State
 from circuitbreaker_operator import times
 from circuitbreaker_operator.models import CircuitBreakerSpec, InvalidSpecError, parse_spec
-from circuitbreaker_operator.resource import Resource
+from circuitbreaker_operator.resource import CATCH_UP, Resource
 from circuitbreaker_operator.settings import Settings
 
 ENVIRONMENT_OWNER: Final = "env"  # defined by a client without Kubernetes; a resource of that name takes it over
@@ -190,9 +190,12 @@ def _resume_from(status: Mapping[str, Any]) -> Resume:
         raise ValueError("forced")
     # Held Open without an end there is no openUntil; the end of an override is the one in the spec anyway.
     timed = state is State.OPEN and not (forced and "openUntil" not in status)
+    order = (_whole(status, "incarnation"), _whole(status, "stateGeneration"))
+    if catch_up := status.get(CATCH_UP):  # Events may be ahead of the state, and their names are taken
+        order = max(order, (_whole(catch_up, "incarnation"), _whole(catch_up, "stateGeneration")))
     return Resume(
         last_reset=last_reset,
-        order=(_whole(status, "incarnation"), _whole(status, "stateGeneration")),
+        order=order,
         state=state,
         since_ms=times.to_ms(status["since"]),
         open_until_ms=times.to_ms(status["openUntil"]) if timed else None,

@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
@@ -26,7 +26,7 @@ from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.metrics import Book, Metrics
 from circuitbreaker_operator.plan import STORE_CONFLICT, Plan, Rejected, own, plan, reset_token
 from circuitbreaker_operator.refresh import LONGEST_MS
-from circuitbreaker_operator.resource import Resource
+from circuitbreaker_operator.resource import CATCH_UP, Resource
 from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.store import Store
 from circuitbreaker_operator.subscription import Hint
@@ -210,7 +210,7 @@ class Reflector:
                 new = status.stamped(status.unavailable(resource, shown), shown, int(time.time() * 1000))
                 if new != shown:
                     try:
-                        await self._write(resource, shown, new, [])
+                        await self._write(resource, shown, new)
                     except (ClusterUnavailableError, ClusterRefusedError) as error:
                         logger.debug("cannot show the outage: %s", error, extra={"breaker": resource.key})
                         return
@@ -304,13 +304,12 @@ class Reflector:
         if change is status.Change.NOTHING:
             return
         self._counters_from[key] = now + refresh_ms / 1000 - _EARLY_SECONDS
-        news = events.due(resource, snapshot, decided, owner=self._owner, previous=shown, now_ms=now_ms)
-        if await self._write(resource, shown, new, news) and snapshot is not None:
-            told = events.unhandled(snapshot, shown)
-            if told:
-                late_ms = snapshot.now_ms - told[-1].at_ms
-                lag = late_ms / 1000 + asyncio.get_running_loop().time() - taken_at
-                self._metrics.reflect_lag.observe(max(0.0, lag))
+        told = events.unhandled(snapshot, shown) if snapshot is not None else []
+        steps = events.steps(resource, snapshot, decided, owner=self._owner, previous=shown, now_ms=now_ms)
+        if await self._tell(resource, new, steps) and snapshot is not None and told:
+            late_ms = snapshot.now_ms - told[-1].at_ms
+            lag = late_ms / 1000 + asyncio.get_running_loop().time() - taken_at
+            self._metrics.reflect_lag.observe(max(0.0, lag))
 
     def _counters_moved(self, key: BreakerKey) -> None:
         if self._settings.status_refresh_ms > 0:
@@ -325,36 +324,47 @@ class Reflector:
         self.clock.follow(resource.key, mine)
         return True
 
+    async def _tell(self, resource: Resource, new: dict[str, object], steps: list[events.Step]) -> bool:
+        """Goes step by step to the new status; False when somebody was faster."""
+        for step in steps:
+            shown = resource.status
+            target = new if step.catch_up is None else shown | {CATCH_UP: dict(step.catch_up)}
+            written = await self._write(resource, shown, target, step.events)
+            if written is None:
+                return False
+            resource = written
+        return True
+
     async def _write(
-        self, resource: Resource, shown: dict[str, object], new: dict[str, object], news: list[events.Event]
-    ) -> bool:
-        """Posts the Events, writes the status; False when somebody was faster: then the breaker is looked at again."""
+        self, resource: Resource, shown: dict[str, object], new: dict[str, object], news: Iterable[events.Event] = ()
+    ) -> Resource | None:
+        """Posts the Events, writes the status; None when somebody was faster: then the breaker is looked at again."""
         for event in news:
             await self._post(event)
         patch = status.merge_patch(shown, new)
         if patch is None:
-            return True
+            return resource
         await asyncio.sleep(self._bucket.wait_seconds())
         try:
             written = await self._cluster.patch_status(resource, patch)
         except ClusterRefusedError as error:
             self._metrics.status_patches.labels("conflict" if error.status in {404, 409} else "refused").inc()
             if error.status == 404:
-                return False  # the watch, or the sweep, says so in a moment
+                return None  # the watch, or the sweep, says so in a moment
             if error.status == 409:
                 fresh = await self._cluster.get(resource.key)
                 if fresh is not None:
                     if self._cache.put(fresh) is Change.ASKED:
                         self.reconcile(resource.key)  # an edit overtook us; the watch will find it known already
                     self.changed(resource.key)
-                return False
+                return None
             raise
         except ClusterUnavailableError:
             self._metrics.status_patches.labels("unavailable").inc()
             raise
         self._metrics.status_patches.labels("written").inc()
         self._cache.put(written)
-        return True
+        return written
 
     async def _post(self, event: events.Event) -> None:
         result = "posted"

@@ -14,6 +14,7 @@ PLURAL = "circuitbreakers"
 KIND = "CircuitBreaker"
 API_VERSION = f"{GROUP}/{VERSION}"
 RESET_ANNOTATION = f"{GROUP}/reset"
+CATCH_UP = "catchUp"  # in a status: how far the Events are, while there are many; events.py has the theory
 LONGEST_MANAGER = 128  # characters, as the API server has it
 
 

@@ -83,6 +83,36 @@ def _owner(value: str) -> str:
     return value
 
 
+def _auto(value: object) -> object:
+    word = str(value).strip().lower()
+    if word == "auto":
+        return word
+    try:
+        return str(_boolean(value)).lower()
+    except ValueError:
+        raise ValueError("must be auto, true or false") from None
+
+
+def _object_name(value: str) -> str:
+    if value and not NAME_FORM.fullmatch(value):
+        raise ValueError("must be a name as Kubernetes has them: a-z, 0-9 and '-'")
+    return value
+
+
+def _whole_seconds(value: int) -> int:
+    if value % 1000:
+        raise ValueError("must be whole seconds, as a Lease has them")
+    return value
+
+
+def _lease_contradictions(settings: "Settings") -> Iterable[tuple[str, str]]:
+    """(field, what is wrong): a leader has to stop before others may start, and to have tried more than once."""
+    if settings.lease_renew_deadline_ms >= settings.lease_duration_ms:
+        yield "lease_renew_deadline_ms", "must be shorter than CB_LEASE_DURATION"
+    if settings.lease_retry_ms * 2 > settings.lease_renew_deadline_ms:
+        yield "lease_retry_ms", "must be at most half of CB_LEASE_RENEW_DEADLINE"
+
+
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 Duration = Annotated[int, BeforeValidator(_milliseconds)]
 _DAY_MS = 86_400_000
@@ -192,6 +222,31 @@ class Settings(BaseSettings):
     sweep_interval_ms: Annotated[Duration, _from_to(1_000, _DAY_MS)] = Field(
         default=60_000, description="How often keys in Redis and resources in the API server are compared as a whole."
     )
+    leader_election: Annotated[Literal["auto", "true", "false"], BeforeValidator(_auto)] = Field(
+        default="auto",
+        description="Whether replicas choose one that works by a Lease, and the others stand by: true, false, or auto, "
+        "which is true in a pod (even a single replica has two for a moment in a rolling update) and false elsewhere.",
+    )
+    lease_name: Annotated[str, AfterValidator(_object_name)] = Field(
+        default="circuitbreaker-operator",
+        description="The Lease. Two installations in one namespace need two.",
+    )
+    lease_namespace: Annotated[str, AfterValidator(_object_name)] = Field(
+        default="", description="The namespace of the Lease; the pod's when left out."
+    )
+    lease_duration_ms: Annotated[Duration, _from_to(1_000, 3_600_000), AfterValidator(_whole_seconds)] = Field(
+        default=15_000,
+        description="How long a lease lasts that is not renewed: after a crash nobody works for about that long.",
+    )
+    lease_renew_deadline_ms: Annotated[Duration, _from_to(100, 3_600_000)] = Field(
+        default=10_000,
+        description="A leader that cannot renew its lease for so long stops; shorter than CB_LEASE_DURATION.",
+    )
+    lease_retry_ms: Annotated[Duration, _from_to(50, 600_000)] = Field(
+        default=2_000,
+        description="How often the lease is renewed; standbys look twice as often. Shorter than "
+        "CB_LEASE_RENEW_DEADLINE.",
+    )
     http_host: str = Field(default="0.0.0.0", description="The address that metrics and health are served on.")  # noqa: S104 # a pod's probes come from outside of it
     http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         default=8_000, description="The port that metrics and health are served on; 0 takes any free one."
@@ -230,7 +285,7 @@ class Settings(BaseSettings):
             settings = cls(**given)
         except ValidationError as error:
             raise SettingsError("\n".join(_complaints(error))) from None
-        if wrong := list(contradictions(settings)):
+        if wrong := [*contradictions(settings), *_lease_contradictions(settings)]:
             raise SettingsError("\n".join(f"{variable_of(field)}: {text}" for field, text in wrong))
         return settings
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 from circuitbreaker_contract.state import Shadow, Snapshot, State, Transition
 from circuitbreaker_operator import times
 from circuitbreaker_operator.plan import Plan, own
-from circuitbreaker_operator.resource import Resource
+from circuitbreaker_operator.resource import CATCH_UP, Resource
 from circuitbreaker_operator.wording import because, plain, policy_map
 
 TRANSITIONS_SHOWN: Final = 5
 UNAVAILABLE_AFTER_SECONDS: Final = 60.0  # a restart of Redis is no news
 _COUNTERS = frozenset({"consecutiveFailures", "totals", "reporters", "window"})
-_SOMETIMES = frozenset({"forced", "openUntil", "shadow", "lastReset"})  # gone when they do not hold
+_SOMETIMES = frozenset({"forced", "openUntil", "shadow", "lastReset", CATCH_UP})  # gone when they do not hold
 
 
 class Change(Enum):

@@ -40,10 +40,11 @@ _SECTIONS: Final = ("server", "memory", "replication", "cluster")
 
 
 class Store:
-    """The one way to Redis. `run` keeps it up; `up` says whether it is."""
+    """The one way to Redis. `run` keeps it up; `up` says whether it is. `check` may forbid what would be sent."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, *, check: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
+        self._check = check
         self._keys = settings.keys
         self._metrics = metrics
         self._servers = open_servers(settings, connections=_CONNECTIONS)
@@ -197,6 +198,7 @@ class Store:
 
     async def _guarded(self, answer: Awaitable[T]) -> T:
         """The answer; an outage closes `up`."""
+        self._check()
         try:
             return await _ours(answer)
         except StoreUnavailableError as error:
@@ -246,6 +248,7 @@ class Store:
         found = await self._version(address)
         if not library.should_load(found):
             return
+        self._check()
         try:
             await _ours(self._servers.at(address, "FUNCTION", "LOAD", "REPLACE", library.source()))
         except StoreRefusedError as error:

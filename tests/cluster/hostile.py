@@ -105,6 +105,9 @@ class Hostile:
     def number(self) -> Any:
         return self.one(*(number for number in LARGE if number >= 0))
 
+    def incarnation(self) -> int:
+        return int(self.one(1, 1_800_000_000_000, 8_999_999_999_998, 2**53, 2**60))
+
     def entry(self) -> dict[str, Any]:
         moved = {"from": self.one("", *STATES), "to": self.one(*STATES), "at": self.one(*TIMES)}
         return moved | {"reason": self.text(256), "stateGeneration": self.number()}
@@ -131,8 +134,15 @@ class Hostile:
                 "since": time,
                 "reason": lambda: self.text(256),
                 "message": lambda: self.text(1_024),
-                "incarnation": lambda: self.one(1, 1_800_000_000_000, 8_999_999_999_998, 2**53, 2**60),
+                "incarnation": self.incarnation,
                 "stateGeneration": number,
+                "catchUp": lambda: self.some(
+                    {
+                        "incarnation": self.incarnation,
+                        "stateGeneration": number,
+                        "skipped": lambda: self.one(1, 7, 2**53),
+                    }
+                ),
                 "forced": lambda: self.one(True, False),
                 "openUntil": time,
                 "attempt": number,

@@ -593,6 +593,7 @@ STATUS: dict[str, Any] = {
     "message": "5 consecutive failures reached failureThreshold 5.",
     "incarnation": 1_591_012_800_000,
     "stateGeneration": 7,
+    "catchUp": {"incarnation": 1_591_012_800_000, "stateGeneration": 15, "skipped": 3},
     "forced": False,
     "openUntil": "2020-06-01T12:00:30.250Z",
     "attempt": 1,

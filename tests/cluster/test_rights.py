@@ -24,6 +24,8 @@ SYSTEM, ACCOUNT = "circuitbreaker-system", "circuitbreaker-operator"
 USER = f"system:serviceaccount:{SYSTEM}:{ACCOUNT}"
 ROLE = MANIFESTS / "components" / "namespaced" / "role.yaml"
 CLUSTER_RULES = 8  # what the ClusterRole grants; a rule more is one to explain
+LEASES = "leases"
+ELECTION = {"LEADER_ELECTION": "true", "LEASE_NAMESPACE": SYSTEM}  # as in a pod of that namespace
 REFUSED = {401, 403}
 POLICY = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n"
 
@@ -35,6 +37,13 @@ class Right(NamedTuple):
     resource: str
     verb: str
     name: str = ""
+
+
+LEASE_RIGHTS = {
+    Right("coordination.k8s.io", LEASES, "get", ACCOUNT),
+    Right("coordination.k8s.io", LEASES, "update", ACCOUNT),
+    Right("coordination.k8s.io", LEASES, "create"),
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,13 @@ def rights_of(role: Mapping[str, Any]) -> set[Right]:
         for verb in rule["verbs"]
         for name in rule.get("resourceNames", [""])
     }
+
+
+def of_leases(text: str) -> set[Right]:
+    """What the rendered manifests grant in the operator's own namespace."""
+    roles = [each for each in yaml.safe_load_all(text) if each["kind"] == "Role"]
+    assert {each["metadata"]["namespace"] for each in roles} == {SYSTEM}
+    return set().union(*map(rights_of, roles))
 
 
 def unused(rights: set[Right], requests: list[Request]) -> set[Right]:
@@ -137,7 +153,7 @@ def of_the_operator(text: str) -> list[dict[str, Any]]:
     return [
         each
         for each in yaml.safe_load_all(text)
-        if each["metadata"]["name"] == ACCOUNT or ACCOUNT in [subject["name"] for subject in each.get("subjects", [])]
+        if each["metadata"]["name"].startswith(ACCOUNT) or ACCOUNT in [subject["name"] for subject in each.get("subjects", [])]
     ]
 
 
@@ -166,7 +182,9 @@ def after_a_restart(world: World, operator: OperatorProcess, namespace: str) -> 
 
 
 def two_lives(world: AuditedWorld, *namespaces: str, **settings: str) -> list[Request]:
-    """The requests of an operator that lives, ends, and lives again."""
+    """The requests of an operator that lives, ends, and lives again; it is elected, so that its Lease is made."""
+    world.plane.kubectl("delete", "lease", "--all", "--namespace", SYSTEM)
+    settings |= ELECTION
     world.audit.begin()
     with world.operator(**settings) as operator:
         for namespace in namespaces:
@@ -192,8 +210,9 @@ def test_the_whole_cluster(world: AuditedWorld, tmp_path: Path) -> None:
         found = two_lives(world, world.namespace)
     finally:
         world.plane.kubectl("delete", "clusterrolebinding,clusterrole", ACCOUNT)
-    assert unused(rights_of(role), found) == set()
+    assert unused(rights_of(role) | of_leases(text), found) == set()
     assert len(rights_of(role)) == CLUSTER_RULES
+    assert of_leases(text) == LEASE_RIGHTS
 
 
 @pytest.mark.parametrize("number", [1, 3], ids=["one namespace", "several namespaces"])
@@ -212,5 +231,9 @@ def test_namespaces_with_roles_only(world: AuditedWorld, tmp_path: Path, number:
     role = next(each for each in yaml.safe_load_all(ROLE.read_text(encoding="utf-8")) if each["kind"] == "Role")
     for namespace in namespaces:
         assert unused(rights_of(role), [each for each in found if each.namespace == namespace]) == set()
-    assert {each.namespace for each in found if each.right.resource} == set(namespaces)
+    assert of_leases(text) == LEASE_RIGHTS
+    own = [each for each in found if each.namespace == SYSTEM]
+    assert unused(of_leases(text), own) == set()
+    assert {each.right.resource for each in own} == {LEASES}
+    assert {each.namespace for each in found if each.right.resource} == {*namespaces, SYSTEM}
     assert world.status("foreign", stranger) == {}

@@ -239,12 +239,12 @@ class World:
     # -- operators
 
     @contextmanager
-    def operator(self, **settings: str) -> Iterator[OperatorProcess]:
+    def operator(self, *, kubeconfig: Path | None = None, **settings: str) -> Iterator[OperatorProcess]:
         """An operator that serves every namespace of this test; `CB_*` by keyword, without the prefix."""
         self._started += 1
         port = free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CB_")}
-        environment |= {"KUBECONFIG": str(self.credentials), "CB_REDIS_URL": self.server.url}
+        environment |= {"KUBECONFIG": str(kubeconfig or self.credentials), "CB_REDIS_URL": self.server.url}
         environment |= {"CB_HTTP_HOST": "127.0.0.1", "CB_HTTP_PORT": str(port), "PYTHONUNBUFFERED": "1"}
         environment |= {"CB_SWEEP_INTERVAL": "2s"}
         environment |= {f"CB_{name}": value for name, value in settings.items()}

@@ -1,10 +1,12 @@
 """Which Events follow from a snapshot, and that saying them twice is saying them once."""
 
+import random
 import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.told import generations
 from tests.unit.breakers import (
     CREATED,
     FORCED,
@@ -41,9 +43,14 @@ def told(
     snapshot: Any, previous: dict[str, Any], decided: Plan = IN_FORCE, generation: int = 1
 ) -> list[tuple[str, str, str]]:
     resource = a_resource(generation=generation)
-    found = events.due(resource, snapshot, decided, owner=OWNER, previous=previous, now_ms=NOW)
+    found = due(resource, snapshot, decided, owner=OWNER, previous=previous, now_ms=NOW)
     assert all(_NAME.fullmatch(event.name) and len(event.name) <= 253 for event in found)
     return [(event.kind, event.reason, event.name) for event in found]
+
+
+def due(*arguments: Any, **named: Any) -> list[events.Event]:
+    """All that is posted, of every step."""
+    return [event for step in events.steps(*arguments, **named) for event in step.events]
 
 
 def after(generation: int, incarnation: int = INCARNATION) -> dict[str, Any]:
@@ -164,7 +171,7 @@ def test_skipped_transitions_are_counted() -> None:
     history = tuple(
         a_transition(State.OPEN, generation, Reason.PROBE_FAILED) for generation in range(100, 100 + events.LIMIT + 5)
     )
-    found = events.due(a_resource(), a_snapshot(history=history), IN_FORCE, owner=OWNER, previous=after(89), now_ms=NOW)
+    found = due(a_resource(), a_snapshot(history=history), IN_FORCE, owner=OWNER, previous=after(89), now_ms=NOW)
     assert len(found) == events.LIMIT + 1
     assert found[0].message.startswith("15 earlier transitions")
 
@@ -197,7 +204,7 @@ def test_reaches_back(history: Any, previous: dict[str, Any], expected: bool) ->
 
 def test_the_object_of_an_event() -> None:
     """What `kubectl describe` needs to find it, and the time of what it tells."""
-    (event,) = events.due(a_resource(), an_open_snapshot(), IN_FORCE, owner=OWNER, previous=after(1), now_ms=NOW)
+    (event,) = due(a_resource(), an_open_snapshot(), IN_FORCE, owner=OWNER, previous=after(1), now_ms=NOW)
     body = event.body(instance="pod-1")
     assert body["involvedObject"]["uid"] == UID
     assert body["metadata"] == {"name": f"{STEM}.2", "namespace": "shop"}
@@ -230,7 +237,7 @@ def test_which_edits_empty_the_window(before: dict[str, Any], after_it: dict[str
 
 
 def messages(snapshot: Any, previous: dict[str, Any], **resource: Any) -> dict[str, str]:
-    found = events.due(a_resource(**resource), snapshot, IN_FORCE, owner=OWNER, previous=previous, now_ms=NOW)
+    found = due(a_resource(**resource), snapshot, IN_FORCE, owner=OWNER, previous=previous, now_ms=NOW)
     return {event.reason: event.message for event in found}
 
 
@@ -287,7 +294,7 @@ def test_an_override_that_has_been_replaced_is_not_told_with_the_new_ones_words(
         replace(FORCED, generation=4, note="second"),
     )
     snapshot = a_forced_snapshot(Override("Open", NOW, "second"), history=history)
-    found = events.due(
+    found = due(
         a_resource(
             spec={"override": {"state": "Open", "reason": "second"}},
             managedFields=[{"manager": "me", "fieldsV1": {"f:spec": {"f:override": {}}}}],
@@ -308,7 +315,7 @@ def test_an_override_that_has_been_replaced_is_not_told_with_the_new_ones_words(
 def test_modes_that_changed_while_nobody_looked() -> None:
     """Only the last change led to the mode of now."""
     history = (MODE_CHANGED, replace(MODE_CHANGED, generation=3))
-    found = events.due(a_resource(), a_snapshot(history=history), IN_FORCE, owner=OWNER, previous=after(1), now_ms=NOW)
+    found = due(a_resource(), a_snapshot(history=history), IN_FORCE, owner=OWNER, previous=after(1), now_ms=NOW)
     assert [event.message for event in found] == ["spec.mode changed", "spec.mode changed to Enforce"]
 
 
@@ -354,6 +361,107 @@ def test_would_have_opened(shadow: Shadow, was: dict[str, Any], history: Any, me
 def test_an_edit_is_told_as_of_the_moment_of_what_it_did() -> None:
     """So that a list by time has it in front."""
     edited = after(1) | {"policy": WORDS | {"failureThreshold": 9}}
-    found = events.due(a_resource(), a_forced_snapshot(HOLD), IN_FORCE, owner=OWNER, previous=edited, now_ms=NOW)
+    found = due(a_resource(), a_forced_snapshot(HOLD), IN_FORCE, owner=OWNER, previous=edited, now_ms=NOW)
     assert {event.at_ms for event in found} == {FORCED.at_ms}
     assert [event.reason for event in found] == ["PolicyApplied", "CircuitForced"]
+
+
+def a_history(newest: int, oldest: int = 1) -> tuple[Any, ...]:
+    """Generations `oldest` to `newest`, as long as Redis keeps it."""
+    made = (a_transition(State.OPEN, each, Reason.PROBE_FAILED) for each in range(max(2, oldest), newest + 1))
+    return ((CREATED,) if oldest == 1 else ()) + tuple(made)
+
+
+def catching_up(generation: int, **more: int) -> dict[str, int]:
+    return {"incarnation": INCARNATION, "stateGeneration": generation} | more
+
+
+PAGES = {
+    "a page needs no record": (a_history(9), after(1), [(8, None)]),
+    "one more does": (a_history(10), after(1), [(8, catching_up(9)), (1, None)]),
+    "up to the limit all are told": (
+        a_history(33),
+        after(1),
+        [(8, catching_up(9)), (8, catching_up(17)), (8, catching_up(25)), (8, None)],
+    ),
+    "what is skipped is recorded before it is said": (
+        a_history(50),
+        after(1),
+        [(8, catching_up(26, skipped=17)), (9, catching_up(34)), (8, catching_up(42)), (8, None)],
+    ),
+    "a successor says what was recorded, and begins there": (
+        a_history(36),
+        after(1) | {"catchUp": catching_up(34, skipped=17)},
+        [(3, None)],
+    ),
+    "past the history nothing is told before it is recorded": (
+        a_history(103, oldest=100),
+        after(1),
+        [(0, catching_up(99, skipped=98)), (5, None)],
+    ),
+    "a record that the state has overtaken": (
+        a_history(3),
+        after(2) | {"catchUp": catching_up(2, skipped=9)},
+        [(1, None)],
+    ),
+    "a record that is none": (a_history(3), after(2) | {"catchUp": "later"}, [(1, None)]),
+}
+
+
+@pytest.mark.parametrize(("history", "previous", "expected"), PAGES.values(), ids=PAGES)
+def test_pages(history: Any, previous: dict[str, Any], expected: list[tuple[int, dict[str, int] | None]]) -> None:
+    """How many Events before which record."""
+    steps = events.steps(
+        a_resource(), a_snapshot(history=history), IN_FORCE, owner=OWNER, previous=previous, now_ms=NOW
+    )
+    assert [(len(step.events), step.catch_up) for step in steps] == expected
+
+
+def test_the_shadow_is_told_from_what_the_status_shows_not_from_how_far_the_events_are() -> None:
+    """A reset before the record still made the count begin anew."""
+    history = (a_transition(State.CLOSED, 2, Reason.RESET), a_transition(State.CLOSED, 3, Reason.RESET))
+    snapshot = an_observing_snapshot(replace(WATCHED, opened=1), consecutive_failures=5, history=history)
+    previous = after(1) | OBSERVING | {"shadow": {"wouldHaveOpened": 3}, "catchUp": catching_up(2)}
+    assert messages(snapshot, previous)["WouldHaveOpened"] == f"would have opened: {FIVE}"
+
+
+class Told:
+    """The API server: a status, and Events by name. A leader dies at any request."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.status: dict[str, Any] = {}
+        self.messages: dict[str, str] = {}
+        self.generation = 1
+        self._dice = dice
+
+    def lead(self, lifetime: float) -> bool:
+        """One leader, who lives for about so many requests. True: it came to the end of its story."""
+        oldest = max(1, self.generation - 255)
+        snapshot = a_snapshot(order=Order(INCARNATION, self.generation, 1), history=a_history(self.generation, oldest))
+        for step in events.steps(a_resource(), snapshot, IN_FORCE, owner=OWNER, previous=self.status, now_ms=NOW):
+            for event in step.events:
+                if self._dies(lifetime):
+                    return False
+                self.messages.setdefault(event.name, event.message)
+            if self._dies(lifetime):
+                return False
+            self.status = after(self.generation) if step.catch_up is None else self.status | {"catchUp": step.catch_up}
+        return True
+
+    def _dies(self, lifetime: float) -> bool:
+        return self._dice.random() < 1 / lifetime
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_leaders_that_die_at_any_moment(seed: int) -> None:
+    """Each transition has its one Event or is counted by one, whoever dies when, while more of them come."""
+    dice = random.Random(seed)
+    told = Told(dice)
+    lifetime = dice.choice([2.0, 5.0, 20.0, 100.0])
+    for _ in range(60):
+        told.lead(lifetime)
+        told.generation += dice.choice([0, 1, 3, 12, 40])
+        if told.generation - events.handled(told.status)[1] > 200:
+            assert told.lead(1e9)  # past the history nobody can know
+    assert told.lead(1e9)
+    assert generations(told.messages) == list(range(2, told.generation + 1))

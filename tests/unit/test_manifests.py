@@ -27,8 +27,6 @@ FILES = sorted(MANIFESTS.rglob("*.yaml"))
 FOLDERS = [path.parent for path in FILES if path.name == "kustomization.yaml"]
 ALERTS = MANIFESTS / "components" / "monitoring" / "alerts.yaml"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-# Known to the operator from the version on that has leader election.
-SOON = {"CB_LEADER_ELECTION"}
 
 
 def documents() -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -92,7 +90,7 @@ def test_settings_exist() -> None:
         for literal in generator.get("literals", [])
     }
     assert {"CB_REDIS_URL", "CB_REDIS_PASSWORD_FILE"} <= names
-    assert unknown_variables(dict.fromkeys(names - SOON, "")) == []
+    assert unknown_variables(dict.fromkeys(names, "")) == []
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(MANIFESTS)))
@@ -147,6 +145,7 @@ def test_alerts_are_about_series_that_exist() -> None:
         BreakerKey("shop", "pay"),
         a_snapshot(transition_totals={(State.CLOSED, State.OPEN, Reason.CONSECUTIVE_FAILURES): 1}),
     )
+    metrics.lead()
     metrics.queue("keys")
     shown: dict[str, set[str]] = {}
     breakers = text_string_to_metric_families(BreakerPage(book).write(openmetrics=False))

@@ -175,7 +175,14 @@ def test_status_policy_has_the_fields_of_spec_with_the_same_bounds() -> None:
 def test_fast_counters_say_how_often_they_are_refreshed() -> None:
     """Figures in `.status` cost every watcher, so they are late on purpose; a reader must be told where he reads."""
     slow = {"observedGeneration", "incarnation", "stateGeneration", "attempt", "trips", "transitions[].stateGeneration"}
-    slow |= {"conditions[].observedGeneration", "shadow.attempt", "shadow.wouldHaveOpened"}
+    slow |= {
+        "conditions[].observedGeneration",
+        "catchUp.incarnation",
+        "catchUp.stateGeneration",
+        "catchUp.skipped",
+        "shadow.attempt",
+        "shadow.wouldHaveOpened",
+    }
     counters = {
         path
         for path, schema in walk(STATUS)

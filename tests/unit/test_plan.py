@@ -95,6 +95,11 @@ DECISIONS = {
         None,
         Plan(policy=POLICY, configure=True, resume=RESUMED),
     ),
+    "what is gone while its Events were ahead of the status takes no name that they have": (
+        {"status": SHOWN | {"catchUp": {"incarnation": RESUMED.order[0], "stateGeneration": 9}}},
+        None,
+        Plan(policy=POLICY, configure=True, resume=replace(RESUMED, order=(RESUMED.order[0], 9))),
+    ),
     "a reset asked for while Redis was empty is done afterwards": (
         {"status": SHOWN, "reset": "two"},
         None,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from circuitbreaker_client import settings as client_settings
+from circuitbreaker_operator.app import lease_namespace
 from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.settings import Settings, table, unknown_variables
 
@@ -137,3 +138,33 @@ def test_every_setting_is_explained() -> None:
         "100.0",
         "true",
     ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "complaint"),
+    {
+        "deadline": ({"CB_LEASE_DURATION": "10s"}, "CB_LEASE_RENEW_DEADLINE: must be shorter than CB_LEASE_DURATION"),
+        "retry": ({"CB_LEASE_RETRY": "6s"}, "CB_LEASE_RETRY: must be at most half of CB_LEASE_RENEW_DEADLINE"),
+        "whole": ({"CB_LEASE_DURATION": "15500ms"}, "CB_LEASE_DURATION: must be whole seconds, as a Lease has them"),
+        "word": ({"CB_LEADER_ELECTION": "perhaps"}, "CB_LEADER_ELECTION: must be auto, true or false"),
+        "name": ({"CB_LEASE_NAME": "a/b"}, "CB_LEASE_NAME: must be a name as Kubernetes has them"),
+    }.values(),
+)
+def test_leases_that_cannot_be(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], complaint: str) -> None:
+    """A leader stops before another one may start, and has tried more than once."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=complaint):
+        Settings.load()
+
+
+def test_where_the_lease_is(tmp_path: Path) -> None:
+    """In a pod there is an election unless it is refused; elsewhere only when it is asked for."""
+    pod, nowhere = tmp_path / "namespace", tmp_path / "missing"
+    pod.write_text("breakers\n")
+    assert lease_namespace(Settings.load(), pod) == "breakers"
+    assert lease_namespace(Settings.load(), nowhere) is None
+    assert lease_namespace(Settings.load(leader_election="no"), pod) is None
+    assert lease_namespace(Settings.load(leader_election="yes", lease_namespace="other"), nowhere) == "other"
+    with pytest.raises(SettingsError, match="CB_LEASE_NAMESPACE"):
+        lease_namespace(Settings.load(leader_election="on"), nowhere)
