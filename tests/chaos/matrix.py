@@ -39,8 +39,9 @@ class Cell:
 
     `redis`, `api`: whether the operator can use them meanwhile; `runs`: whether it runs itself. `asks_api`: whether the
     test can write to the API server. `brief`: over before anything could be seen of it. `says`: what the operator's log
-    has to hold, cause and remedy; `client_says`: that of each client that is hit. `soon_seconds`: within which statuses
-    agree with Redis afterwards. `loses`: whether reports are lost, as they must be. `fails`: what does not hold.
+    has to hold, cause and remedy; `client_says`: that of each client that is hit. `refused`: why what is asked for
+    meanwhile is not in force, as its condition says. `soon_seconds`: within which statuses agree with Redis afterwards,
+    beside the sweep interval. `loses`: reports are lost, as they must be. `fails`: what does not hold.
     """
 
     target: str
@@ -56,6 +57,7 @@ class Cell:
     says: tuple[str, ...] = ()
     client_says: tuple[str, ...] = ()
     soon_seconds: float = 10.0
+    refused: str = ""
     loses: bool = False
     fails: str = ""
 
@@ -113,7 +115,14 @@ CELLS = (
         faults.logins_refused,
         **{**_NO_REDIS, "says": ("Redis refuses the login", "check the user in CB_REDIS_URL")},
     ),
-    Cell("Redis", "out of memory", faults.memory_full, clients=Clients.ALONE, client_says=("OOM",)),
+    Cell(
+        "Redis",
+        "out of memory",
+        faults.memory_full,
+        clients=Clients.ALONE,
+        client_says=("OOM",),
+        refused="StoreConflict",
+    ),
     Cell(
         "Redis",
         "full disk",
