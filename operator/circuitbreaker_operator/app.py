@@ -95,7 +95,7 @@ class Operator:
             return {"standby": self._elector.sees}
         return {
             "redis": self._store is not None and self._store.up.is_set(),
-            "crd": self._edge is not None and self._edge.crd_seen,
+            "crd": self._edge is not None and self._edge.crd_seen and (self._sweep is None or not self._sweep.missing),
             "synced": self._sweep is not None and self._sweep.done_once,
         }
 
@@ -185,7 +185,11 @@ class Operator:
                 case Change.NOTHING:
                     pass
 
-        refresh = Refresh(cache, store, clock, self.book, interval_ms=settings.status_refresh_ms)
+        def compare() -> None:
+            refresh.ask()
+            sweep.ask()
+
+        refresh = Refresh(cache, store, clock, self.book, interval_ms=settings.status_refresh_ms, emptied=compare)
         states = SharedStates(settings, store, self.book)
 
         def begun() -> None:
@@ -208,10 +212,6 @@ class Operator:
         def heard(hint: Hint) -> bool:
             states.look(hint.key)
             return reflector.heard(hint)
-
-        def compare() -> None:
-            refresh.ask()
-            sweep.ask()
 
         subscription = self._subscription = Subscription(settings, store, metrics, heard=heard, gap=compare)
         store.returned.append(compare)

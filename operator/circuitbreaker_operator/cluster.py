@@ -36,6 +36,11 @@ _CHUNK: Final = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _BUSY = frozenset({429, 500, 502, 503, 504})
+_UNAUTHORIZED = 401  # of every request, whoever asks for what: until that is put right there is no API server for us
+_LOGIN_REMEDY = "it does not accept our credentials: check KUBECONFIG or the service account's token"
+_WRITES_REMEDY = (
+    "statuses and Events wait; it answers to reads, so look at its own log and at etcd (its disk, its quota)"
+)
 _LONGEST_PAUSE_SECONDS = 60.0
 
 
@@ -119,11 +124,20 @@ class Cluster:
         self._client.user_agent = "circuitbreaker-operator"
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self.address = str(configuration.host)
-        remedy = "check that it runs and can be reached" + ("; waiting for it" if waits else "")
+        waiting = "; waiting for it" if waits else ""
+        remedy = f"check that it runs and can be reached{waiting}"
+        self._login_remedy = f"{_LOGIN_REMEDY}{waiting}"
         told = logger if says else _UNHEARD
         self._outage = Outage(told, f"API server at {self.address}", remedy=remedy)
+        # It may read and refuse to write: one outage for both would begin and end with each request.
+        self._writes_outage = Outage(told, f"writing to the API server at {self.address}", remedy=_WRITES_REMEDY)
+        self._reached = False  # what the last request came to
         self.latency_seconds: float | None = None
-        self.answers = False  # what the last request came to
+
+    @property
+    def answers(self) -> bool:
+        """Whether it can be used: it took the last request, and does not refuse to write."""
+        return self._reached and self._writes_outage.seconds == 0.0
 
     async def close(self) -> None:
         await self._client.close()  # type: ignore[no-untyped-call]
@@ -225,18 +239,33 @@ class Cluster:
                 response = await self._client.call_api(method, url, headers, payload, _request_timeout=_TIMEOUT)
                 data = await response.read()  # type: ignore[no-untyped-call]
             except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
-                self.answers = False
+                self._reached = False
                 self._outage.failed(str(error) or type(error).__name__)
                 raise ClusterUnavailableError(str(error) or type(error).__name__) from error
-        self.answers = True
         self.latency_seconds = loop.time() - began
-        if 200 <= response.status < 300:
+        refusal = None
+        if not 200 <= response.status < 300:
+            refusal = _refusal(response.status, response.headers, data)
+        self._judge(method, response.status, refusal)
+        if refusal is not None:
+            raise refusal
+        return dict(json.loads(data))
+
+    def _judge(self, method: str, status: int, refusal: ClusterRefusedError | ClusterUnavailableError | None) -> None:
+        """What an answer tells of the API server."""
+        unavailable = isinstance(refusal, ClusterUnavailableError)
+        refuses_login = status == _UNAUTHORIZED
+        self._reached = not refuses_login and not (unavailable and method == "GET")
+        if refuses_login:
+            self._outage.failed(refusal, remedy=self._login_remedy)
+        elif not unavailable:
             self._outage.recovered()
-            return dict(json.loads(data))
-        refusal = _refusal(response.status, response.headers, data)
-        if isinstance(refusal, ClusterUnavailableError):
+            if method != "GET":
+                self._writes_outage.recovered()
+        elif method == "GET":
             self._outage.failed(refusal)
-        raise refusal
+        else:
+            self._writes_outage.failed(refusal)
 
 
 def is_terminating(error: ClusterRefusedError) -> bool:
@@ -259,7 +288,7 @@ def _refusal(status: int, headers: Mapping[str, str], data: bytes) -> ClusterRef
         reason, message = str(said.get("reason") or ""), str(said.get("message") or "")
     except (ValueError, AttributeError):
         reason, message = "", data[:200].decode(errors="replace")
-    if status in _BUSY:
+    if status in _BUSY or status == _UNAUTHORIZED:
         try:
             pause = float(headers.get("Retry-After") or 0.0)
         except ValueError:

@@ -104,6 +104,7 @@ class Reflector:
         self._look_seconds = _LOOK_INTERVALS * (settings.status_refresh_ms or LONGEST_MS) / 1000
         self._counters_from: dict[BreakerKey, float] = {}  # from when on counters alone are worth a write
         self._events_outage = Outage(logger, "writing Events", remedy="grant create on events; statuses go on without")
+        self._status_outage = Outage(logger, "writing statuses", remedy="grant patch on circuitbreakers/status")
         self._instance = os.environ.get("HOSTNAME") or socket.gethostname()
         self._queue = metrics.queue("status")
         self._queue.depth_of(self._pending.__len__)
@@ -233,7 +234,10 @@ class Reflector:
         except StoreUnavailableError:
             self._retry(key, urgency, 0.0)
         except ClusterRefusedError as error:
-            logger.warning("cannot write status: %s", error, extra={"breaker": key})
+            if error.status == 403:  # a matter of rights, and so of every breaker
+                self._status_outage.failed(error)
+            else:
+                logger.warning("cannot write status: %s", error, extra={"breaker": key})
             self._retry(key, urgency, 0.0)
         except Exception:
             logger.exception("cannot show a breaker", extra={"breaker": key})
@@ -363,6 +367,7 @@ class Reflector:
             self._metrics.status_patches.labels("unavailable").inc()
             raise
         self._metrics.status_patches.labels("written").inc()
+        self._status_outage.recovered()
         self._cache.put(written)
         return written
 

@@ -207,7 +207,8 @@ class Store:
 
     def _lost(self, error: StoreUnavailableError) -> None:
         if self.up.is_set():
-            self._outage.failed(error, remedy="clients go on with what they know; the operator waits for Redis")
+            advice = f"{_remedy(str(error))}; clients go on with what they know, the operator waits"
+            self._outage.failed(error, remedy=advice)
             self.up.clear()
             self._down.set()
             self._metrics.redis_up.set(0)
@@ -234,6 +235,7 @@ class Store:
         watch = Stopwatch()
         await self._put_library_in_place(address)
         self.latency_seconds = watch.seconds
+        await self._see_that_it_writes(address)
         try:
             info = await _ours(self._servers.at(address, "INFO", *_SECTIONS))
         except StoreRefusedError as error:
@@ -259,6 +261,14 @@ class Store:
         replaced = found.digest if found else ""
         extra = {"at": address, "version": library.VERSION, "digest": library.digest(), "replaced": replaced}
         logger.info("loaded the function library", extra=extra)
+
+    async def _see_that_it_writes(self, address: Address) -> None:
+        """With a full disk, or without its replicas, Redis reads and writes nothing; a tick of no breaker tells.
+
+        Without it such a server would be away and back again with each call.
+        """
+        with suppress(ContractError, StoreRefusedError):  # of the function: so it was let in
+            await _ours(self._servers.at(address, "FCALL", "cb_tick", 0))
 
     async def _version(self, address: Address) -> Version | None:
         """The library there; None when there is none."""
@@ -294,6 +304,10 @@ def _remedy(cause: str) -> str:
         return "check the user in CB_REDIS_URL and CB_REDIS_PASSWORD_FILE"
     if "SSL" in cause or "CERTIFICATE" in cause:
         return "check CB_REDIS_CA_FILE, CB_REDIS_CERT_FILE and CB_REDIS_VERIFY"
+    if "MISCONF" in cause:
+        return "make room on the disk of Redis, whose own log says more"
+    if "NOREPLICAS" in cause:
+        return "check the replicas of Redis, or its min-replicas-to-write"
     return "check CB_REDIS_URL and that Redis runs"
 
 

@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 GRACE_SECONDS: Final = 5.0  # how long the watch may bring nothing while it is behind a list
 _RETRY_SECONDS: Final = 2.0
+MISSING_KIND: Final = (
+    "the CustomResourceDefinition circuitbreakers.circuitbreaker.dev is missing: "
+    "kubectl apply -f crds/circuitbreakers.yaml"
+)
 
 
 class Sweep:
@@ -67,6 +71,7 @@ class Sweep:
         self._states_outage = Outage(logger, f"the shared hash at {settings.keys.states}")
         self.allowed = asyncio.Event()  # set once there is a watch to compare with
         self.done_once = False
+        self.missing = False  # the resource kind: Kopf says nothing when it is deleted under a watch
 
     def ask(self) -> None:
         """Sweep now: messages or events may have been lost."""
@@ -86,9 +91,12 @@ class Sweep:
                 logger.debug("sweep not finished: %s", error)  # said by cluster.py and store.py
                 pause = _RETRY_SECONDS
             except (ClusterRefusedError, StoreRefusedError) as error:
-                self._outage.failed(error, remedy="keys and resources are not compared until that is put right")
+                self.missing = isinstance(error, ClusterRefusedError) and error.status == 404
+                remedy = "keys and resources are not compared until that is put right"
+                self._outage.failed(f"{MISSING_KIND} ({error})" if self.missing else error, remedy=remedy)
                 pause = _RETRY_SECONDS
             else:
+                self.missing = False
                 self._outage.recovered()
                 self._metrics.sweeps.inc()
                 self.done_once = True

@@ -153,7 +153,8 @@ def of_the_operator(text: str) -> list[dict[str, Any]]:
     return [
         each
         for each in yaml.safe_load_all(text)
-        if each["metadata"]["name"].startswith(ACCOUNT) or ACCOUNT in [subject["name"] for subject in each.get("subjects", [])]
+        if each["metadata"]["name"].startswith(ACCOUNT)
+        or ACCOUNT in [subject["name"] for subject in each.get("subjects", [])]
     ]
 
 

@@ -22,7 +22,7 @@ CHUNK: Final = 50  # calls sent at once: some milliseconds of Redis' time, well 
 _MISSING: Final = "Function not found"
 # A fail-over (another server is, or will be, the right one), or a server that is busy with itself.
 _PASSING_WORDS: Final = (
-    "READONLY", "MASTERDOWN", "LOADING", "BUSY ", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS", "NOAUTH",
+    "READONLY", "MASTERDOWN", "LOADING", "BUSY ", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS", "NOAUTH", "OOM ",
 )  # fmt: skip
 
 

@@ -1,0 +1,117 @@
+"""A relay on the way to a server: it can be slow, and it can swallow what is said without closing anything.
+
+A connection that was swallowed once stays so, as one whose peer has vanished does; what connects after `heal` passes.
+"""
+
+import asyncio
+import threading
+from typing import Self
+
+PIECE = 65_536
+
+
+class _Connection:
+    """`swallowed`: nothing passes any more, not even an end."""
+
+    def __init__(self, *, swallowed: bool) -> None:
+        self.swallowed = swallowed
+
+
+class Relay:
+    """Listens on `port`. Each answer comes `delay_seconds` late; `delay_seconds` may change at any time."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
+        self._connections: set[_Connection] = set()
+        self._swallows = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.delay_seconds = 0.0
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        listening = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._accept, "127.0.0.1", 0), self._loop)
+        self._server = listening.result(5)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    def swallow(self) -> None:
+        """From now on nothing passes, and nobody is told."""
+        self._swallows = True
+        for each in list(self._connections):
+            each.swallowed = True
+
+    def heal(self) -> None:
+        """New connections pass again."""
+        self._swallows = False
+
+    async def _close(self) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        connection = _Connection(swallowed=self._swallows)
+        self._connections.add(connection)
+        writers = [to_near]
+        try:
+            if connection.swallowed:
+                while await near.read(PIECE):
+                    pass
+                return
+            far, to_far = await asyncio.open_connection("127.0.0.1", self._target_port)
+            writers.append(to_far)
+            await asyncio.gather(
+                self._pass(connection, near, to_far, late=False), self._pass(connection, far, to_near, late=True)
+            )
+        except (OSError, asyncio.CancelledError):
+            return  # either side ended it, or we do
+        finally:
+            self._tasks.discard(task)
+            self._connections.discard(connection)
+            for writer in writers:
+                writer.transport.abort()
+
+    async def _pass(
+        self, connection: _Connection, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, late: bool
+    ) -> None:
+        """Bytes in order, each piece as late as it has to be; an end is passed on too."""
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def read() -> None:
+            data = b"-"
+            while data:
+                try:
+                    data = await source.read(PIECE)
+                except OSError:
+                    data = b""
+                pieces.put_nowait((loop.time() + (self.delay_seconds if late else 0.0), data))
+
+        reading = asyncio.create_task(read())
+        try:
+            data = b"-"
+            while data:
+                due, data = await pieces.get()
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                if connection.swallowed:
+                    continue
+                if data:
+                    target.write(data)
+                    await target.drain()
+                else:
+                    target.write_eof()
+        finally:
+            reading.cancel()

@@ -1,0 +1,62 @@
+"""The relay does what the cells that need it take for granted."""
+
+import time
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from circuitbreaker_local.redis_server import RedisServer
+from tests.chaos.relay import Relay
+
+LATE_SECONDS = 0.2
+
+
+def connect(relay: Relay) -> redis.Redis:
+    """One connection, which is given up when nothing comes for a moment, and not made anew."""
+    client = redis.Redis(
+        port=relay.port, socket_timeout=0.5, retry=Retry(NoBackoff(), 0), single_connection_client=True
+    )
+    client.ping()
+    return client
+
+
+def test_slow(shared_redis: RedisServer) -> None:
+    """Each answer is that late, whatever its size, and all of it comes."""
+    with Relay(shared_redis.port) as relay, connect(relay) as client:
+        relay.delay_seconds = LATE_SECONDS
+        client.set("much", b"x" * 5_000_000)
+        began = time.monotonic()
+        assert client.strlen("much") == 5_000_000
+        assert time.monotonic() - began >= LATE_SECONDS
+        relay.delay_seconds = 0.0
+        assert client.get("much") == b"x" * 5_000_000
+
+
+def test_half_open(shared_redis: RedisServer) -> None:
+    """What was open stays dead, without an end of the connection; what connects later passes."""
+    with Relay(shared_redis.port) as relay, connect(relay) as early:
+        relay.swallow()
+        with pytest.raises(redis.TimeoutError):
+            early.ping()
+        with pytest.raises(redis.TimeoutError):
+            connect(relay)
+        relay.heal()
+        with connect(relay) as later:
+            assert later.ping()
+
+
+def test_half_open_goes_on_after_the_end(shared_redis: RedisServer) -> None:
+    with Relay(shared_redis.port) as relay, connect(relay) as early:
+        relay.swallow()
+        relay.heal()
+        with pytest.raises(redis.TimeoutError):
+            early.ping()
+
+
+def test_an_end_is_passed_on(redis_server: RedisServer) -> None:
+    with Relay(redis_server.port) as relay, connect(relay) as client:
+        redis_server.kill()
+        with pytest.raises(redis.ConnectionError):
+            client.ping()
