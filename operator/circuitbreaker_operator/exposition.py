@@ -72,11 +72,14 @@ class BreakerPage:
         self._shown: dict[tuple[BreakerKey, int], dict[State, float]] = {}
 
     def write(self, *, openmetrics: bool) -> str:
-        """The series of every breaker."""
+        """The series of every breaker; "" when there is none."""
+        pages = self._book.aged()
+        if not pages:
+            return ""  # of a standby, or of an operator without breakers
         lines: dict[Family, list[str]] = {family: [family.header(openmetrics=openmetrics)] for family in FAMILIES}
         names = {family: f"{family.name}_total" if family.kind == "counter" else family.name for family in FAMILIES}
         shown: dict[tuple[BreakerKey, int], dict[State, float]] = {}
-        for key, seen, age_seconds in self._book.aged():
+        for key, seen, age_seconds in pages:
             shown[key, seen.order.incarnation] = spent = self._state_seconds(key, seen, age_seconds)
             labels = f'namespace="{key.namespace}",name="{key.name}"'
             for family, more, value in _rows(seen, spent):

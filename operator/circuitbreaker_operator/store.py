@@ -235,7 +235,6 @@ class Store:
         watch = Stopwatch()
         await self._put_library_in_place(address)
         self.latency_seconds = watch.seconds
-        await self._see_that_it_writes(address)
         try:
             info = await _ours(self._servers.at(address, "INFO", *_SECTIONS))
         except StoreRefusedError as error:
@@ -244,6 +243,7 @@ class Store:
             raise StoreRefusedError(IS_CLUSTER)
         if info.get("role", "master") != "master":
             raise StoreUnavailableError(f"{address} is a replica and takes no writes")
+        await self._see_that_it_writes(address)
         return cast("Mapping[str, Any]", info)
 
     async def _put_library_in_place(self, address: Address) -> None:

@@ -26,6 +26,11 @@ def wrote(world: World) -> Callable[[Writes], Writes]:
 NOTHING = Writes(0, 0, 0)
 
 
+def own(world: World) -> dict[str, str]:
+    """An operator that sees nothing of what other tests have left."""
+    return {"NAMESPACES": world.namespace, "OWNER": world.namespace}
+
+
 def quiet(world: World, operator) -> None:
     """Whole comparisons go by, and nothing is left in a queue."""
     name = "circuitbreaker_operator_sweeps_total"
@@ -44,7 +49,7 @@ def quiet(world: World, operator) -> None:
 
 def test_each_thing_is_written_once(world: World, wrote) -> None:
     names = [f"breaker-{number}" for number in range(COUNT)]
-    with world.operator(STATUS_REFRESH="0", SWEEP_INTERVAL="1s") as operator:
+    with world.operator(**own(world), STATUS_REFRESH="0", SWEEP_INTERVAL="1s") as operator:
         operator.wait_ready()
         before = wrote(NOTHING)
         with ThreadPoolExecutor(8) as pool:
@@ -80,7 +85,7 @@ def test_each_thing_is_written_once(world: World, wrote) -> None:
             assert not each["metadata"].get("annotations")
 
     before = wrote(NOTHING)
-    with world.operator(STATUS_REFRESH="0", SWEEP_INTERVAL="1s") as operator:
+    with world.operator(**own(world), STATUS_REFRESH="0", SWEEP_INTERVAL="1s") as operator:
         quiet(world, operator.wait_ready())
         assert wrote(before) == NOTHING, "a restart"
 
@@ -94,7 +99,7 @@ def test_each_thing_is_written_once(world: World, wrote) -> None:
 def test_what_follows_closely_is_one_status_and_each_its_event(world: World, wrote) -> None:
     """Opened, recovered, opened ..., quicker than statuses are written."""
     cycles = 5
-    with world.operator(STATUS_REFRESH="0", STATUS_QPS="1") as operator:
+    with world.operator(**own(world), STATUS_REFRESH="0", STATUS_QPS="1") as operator:
         operator.wait_ready()
         world.create("pay", failureThreshold=1, recoveryTimeout="100ms", successThreshold=1)
         world.create("other", failureThreshold=1)
@@ -115,7 +120,7 @@ def test_what_follows_closely_is_one_status_and_each_its_event(world: World, wro
 
 
 def test_counters_are_refreshed_no_more_often_than_asked(world: World, wrote) -> None:
-    with world.operator(STATUS_REFRESH="3s") as operator:
+    with world.operator(**own(world), STATUS_REFRESH="3s") as operator:
         operator.wait_ready()
         world.create("pay", failureThreshold=100)
         world.until_ready("pay")
