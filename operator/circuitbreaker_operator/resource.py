@@ -46,7 +46,7 @@ class Resource:
             spec_json=_text(body.get("spec")),
             status_json=_text(body.get("status")),
             reset=(metadata.get("annotations") or {}).get(RESET_ANNOTATION),
-            override_manager=_override_manager(body),
+            override_manager=override_manager(body),
         )
 
     @property
@@ -67,7 +67,7 @@ class Resource:
         )
 
 
-def _override_manager(body: Mapping[str, Any]) -> str:
+def override_manager(body: Mapping[str, Any]) -> str:
     """The field manager that last wrote a field of spec.override. Only its name is kept: managedFields are large."""
     if not (body.get("spec") or {}).get("override"):
         return ""

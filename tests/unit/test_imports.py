@@ -12,6 +12,7 @@ ROOMS = {
     "circuitbreaker_conformance": ROOT / "contract",
     "circuitbreaker_client": ROOT / "clients" / "python",
     "circuitbreaker_operator": ROOT / "operator",
+    "circuitbreaker_cli": ROOT / "cli",
     "circuitbreaker_local": ROOT / "local",
 }
 # What each room may import beside the standard library and itself.
@@ -29,6 +30,15 @@ ALLOWED = {
         "pydantic_core",
         "pydantic_settings",
         "redis",
+    },
+    "circuitbreaker_cli": {
+        "circuitbreaker_contract",
+        "circuitbreaker_operator",
+        "pydantic",
+        "redis",
+        "rich",
+        "typer",
+        "yaml",
     },
     "circuitbreaker_local": {
         "circuitbreaker_client",
@@ -52,7 +62,8 @@ PURE = [  # modules of the operator that decide; they may not do
     "events",
     "models",
 ]
-IO = {"aiohttp", "asyncio", "kopf", "kubernetes", "redis", "socket", "threading", "time"}
+PURE_OF_THE_CLI = ["describing", "explaining", "listing", "printing", "view", "words"]
+IO = {"aiohttp", "asyncio", "kopf", "kubernetes", "redis", "socket", "subprocess", "threading", "time"}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -78,6 +89,23 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
 def test_what_decides_does_nothing(module: str) -> None:
     """Decisions are pure: they import nothing that reaches out of the process or reads a clock."""
     assert set(imported(ROOMS["circuitbreaker_operator"] / "circuitbreaker_operator" / f"{module}.py")) & IO == set()
+
+
+@pytest.mark.parametrize("module", PURE_OF_THE_CLI)
+def test_what_decides_at_the_terminal_does_nothing(module: str) -> None:
+    """The plugin's decisions are pure as well."""
+    assert set(imported(ROOMS["circuitbreaker_cli"] / "circuitbreaker_cli" / f"{module}.py")) & IO == set()
+
+
+def test_the_plugin_loads_nothing_of_the_cluster() -> None:
+    """It takes words and settings of the operator, but not Kopf and the client of Kubernetes, which cost a second."""
+    import subprocess
+    import sys
+
+    program = "import sys, circuitbreaker_cli.main; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    assert "circuitbreaker_operator.wording" in loaded
+    assert {"kopf", "kubernetes", "aiohttp", "prometheus_client"} & set(loaded) == set()
 
 
 @pytest.mark.parametrize("module", ["rules", "policy", "state", "arguments", "memory"])

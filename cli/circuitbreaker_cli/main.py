@@ -1,0 +1,47 @@
+"""The program: every command by its name, and what an error ends with."""
+
+import sys
+from importlib.metadata import version
+from typing import NoReturn
+
+import typer
+
+from circuitbreaker_cli import reading, terminal
+from circuitbreaker_cli.errors import CommandError
+from circuitbreaker_cli.words import Exit
+
+app = typer.Typer(
+    name="kubectl breaker",
+    help="Circuit breakers at the terminal. Exit codes: docs/cli.md.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("list")(reading.list_)
+app.command("describe")(reading.describe)
+app.command("explain")(reading.explain)
+
+
+@app.command("version")
+def version_() -> None:
+    """The version of this program."""
+    sys.stdout.write(version("circuitbreakers") + "\n")
+
+
+def main() -> NoReturn:
+    """The entry point of the console script; ends the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal of another encoding still gets its answer
+    try:
+        app()
+    except CommandError as error:
+        terminal.complain(error)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stderr.close()
+        sys.exit(Exit.FINE)
+    sys.exit(Exit.FINE)

@@ -1,0 +1,64 @@
+"""The vocabulary: states and how they look, what an exit code means, how times and lengths are written. Pure.
+
+Sentences about why a breaker is in its state are the operator's own (circuitbreaker_operator.wording), as in status and
+Events. The colours are blue against orange, which every kind of colour blindness keeps apart, dark enough for a white
+ground and light enough for a black one; Open is bold besides, and the word is always there, so no colour says anything
+alone.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+from rich.text import Text
+
+from circuitbreaker_contract.durations import format_duration
+from circuitbreaker_contract.state import State
+from circuitbreaker_operator import times
+from circuitbreaker_operator.wording import plain
+
+STYLES: Final = {State.CLOSED: "#2a8fd0", State.HALF_OPEN: "#b87f00", State.OPEN: "bold #d55e00"}
+WORST_FIRST: Final = (State.OPEN, State.HALF_OPEN, State.CLOSED)
+LONGEST: Final = 1_024  # characters of any one text that others wrote
+UNKNOWN: Final = "Unknown"  # no status yet
+
+
+class Exit(IntEnum):
+    """What the process ends with; docs/cli.md has the same table, and a test holds both equal."""
+
+    FINE = 0
+    FAILURE = 1  # the API server or Redis refused, or could not be reached
+    USAGE = 2  # the command line cannot be understood
+    DECLINED = 3  # nobody said yes, or there was no terminal to ask at
+    NO_EFFECT = 4  # nothing was written, since it would have no effect now
+    NOT_YET = 5  # it was written, and was not in force in time
+    FINDINGS = 6  # doctor found something to mend
+
+
+def safe(value: object, longest: int = LONGEST) -> str:
+    """Text of others in one line that no terminal takes for a command: nothing but what can be printed."""
+    return plain(str(value), longest)
+
+
+def state_text(state: str) -> Text:
+    """A state in its colour."""
+    known = next((style for each, style in STYLES.items() if each.value == state), "dim")
+    return Text(safe(state, 32) or UNKNOWN, style=known)
+
+
+def length(ms: int) -> str:
+    """A length as people say it, `1m30s`: whole seconds from one second on, days from two days on."""
+    if ms >= 172_800_000:
+        return f"{ms // 86_400_000}d"
+    return format_duration(ms if ms < 1_000 else ms // 1_000 * 1_000)
+
+
+def moment(ms: int, now_ms: int) -> str:
+    """An instant with how far it is: `in 12s, at 2026-01-01T00:00:00.000Z`, or `5s ago, at ...`."""
+    ahead = ms - now_ms
+    how_far = f"in {length(ahead)}" if ahead > 0 else f"{length(-ahead)} ago"
+    return f"{how_far}, at {times.to_text(ms)}"
+
+
+def percent(rate: float | None) -> str:
+    """A rate with one decimal, `50.0 %`; empty where it is unknown."""
+    return "" if rate is None else f"{rate:.1f} %"
