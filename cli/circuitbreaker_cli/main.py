@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from circuitbreaker_cli import reading, terminal
+from circuitbreaker_cli import acting, reading, terminal
 from circuitbreaker_cli.errors import CommandError
 from circuitbreaker_cli.words import Exit
 
@@ -21,6 +21,10 @@ app = typer.Typer(
 app.command("list")(reading.list_)
 app.command("describe")(reading.describe)
 app.command("explain")(reading.explain)
+app.command("trip")(acting.trip)
+app.command("hold-closed")(acting.hold_closed)
+app.command("release")(acting.release)
+app.command("reset")(acting.reset)
 
 
 @app.command("version")

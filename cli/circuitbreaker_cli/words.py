@@ -31,7 +31,6 @@ class Exit(IntEnum):
     DECLINED = 3  # nobody said yes, or there was no terminal to ask at
     NO_EFFECT = 4  # nothing was written, since it would have no effect now
     NOT_YET = 5  # it was written, and was not in force in time
-    FINDINGS = 6  # doctor found something to mend
 
 
 def safe(value: object, longest: int = LONGEST) -> str:

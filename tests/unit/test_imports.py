@@ -62,7 +62,7 @@ PURE = [  # modules of the operator that decide; they may not do
     "events",
     "models",
 ]
-PURE_OF_THE_CLI = ["describing", "explaining", "listing", "printing", "view", "words"]
+PURE_OF_THE_CLI = ["changing", "describing", "explaining", "listing", "printing", "view", "words"]
 IO = {"aiohttp", "asyncio", "kopf", "kubernetes", "redis", "socket", "subprocess", "threading", "time"}
 
 

@@ -1,0 +1,78 @@
+"""What kubectl asks when somebody presses Tab behind `kubectl breaker`: a program `kubectl_complete-breaker`.
+
+It gets the words so far, the last one unfinished, and prints a candidate a line, then a line `:4`: no file names. (The
+protocol is that of cobra, which kubectl is built with.) A Tab must not fail or hang, so trouble means no candidates.
+Typer's own completion is for shells that ask the program itself, and its parts are private.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from enum import Enum
+from itertools import pairwise
+from typing import Any, Final, get_args, get_type_hints
+
+from typer.models import OptionInfo
+
+from circuitbreaker_cli.errors import CommandError
+from circuitbreaker_cli.kubectl import RESOURCE, Kubectl
+from circuitbreaker_cli.main import app
+from circuitbreaker_cli.words import safe
+
+_NO_FILES: Final = ":4"
+_SECONDS: Final = 3.0
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    *before, unfinished = sys.argv[1:] or [""]
+    for each in candidates(before, unfinished):
+        sys.stdout.write(f"{each}\n")
+    sys.stdout.write(f"{_NO_FILES}\n")
+
+
+def candidates(before: Sequence[str], unfinished: str) -> list[str]:
+    """Commands; of a command its flags, the values of the last one, or names of breakers."""
+    commands = {each.name: each.callback for each in app.registered_commands if each.name and each.callback}
+    if not before:
+        found = list(commands)
+    elif before[0] not in commands:
+        found = []
+    else:
+        found = _of_command(get_type_hints(commands[before[0]], include_extras=True), before, unfinished)
+    return [each for each in found if each.startswith(unfinished)]
+
+
+def _of_command(hints: Mapping[str, Any], before: Sequence[str], unfinished: str) -> list[str]:
+    """From the annotations of the command's function: `Annotated[kind, typer.Option(flags)]`."""
+    flags: dict[str, object] = {}
+    for hint in hints.values():
+        for option in getattr(hint, "__metadata__", ()):
+            if isinstance(option, OptionInfo):
+                # Within Annotated there is no default, and typer keeps the first flag in its place.
+                names = (option.default, *(option.param_decls or ()))
+                flags |= dict.fromkeys([each for each in names if isinstance(each, str)], hint.__origin__)
+    if unfinished.startswith("-"):
+        return [flag for flag in flags if flag.startswith("--")]
+    kind = flags.get(before[-1], bool)
+    if kind is not bool:
+        return _values(kind)
+    if "name" in hints:
+        with suppress(CommandError):
+            return _names(before)
+    return []
+
+
+def _values(kind: Any) -> list[str]:
+    """The words of an enumeration, also of a list of them."""
+    if isinstance(kind, type) and not get_args(kind):
+        return [str(each.value) for each in kind] if issubclass(kind, Enum) else []
+    return [word for inner in get_args(kind) for word in _values(inner)]
+
+
+def _names(before: Sequence[str]) -> list[str]:
+    flags = dict(pairwise(before))
+    namespace = flags.get("-n", flags.get("--namespace", ""))
+    api = Kubectl(flags.get("--context", ""), namespace, flags.get("--kubeconfig", ""))
+    text = api.run("get", RESOURCE, "--output=name", seconds=_SECONDS)
+    return [safe(line.rpartition("/")[2]) for line in text.splitlines()]

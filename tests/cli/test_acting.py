@@ -1,0 +1,124 @@
+"""trip, hold-closed, release, reset: what they write, what they refuse, what they wait for."""
+
+import pytest
+
+from circuitbreaker_local.control_plane import ControlPlane
+from tests.cli.shell import Shell
+from tests.cluster.world import API, PLURAL, World
+
+
+def test_a_trip_is_in_force_when_the_command_ends(operated: World, shell: Shell) -> None:
+    operated.create("payments")
+    operated.until_ready("payments")
+    done = shell.run("trip", "payments", "--reason", "maintenance", "--for", "10m", "--yes")
+    assert "every call is refused" in done.err
+    assert "held Open: maintenance, and in force" in done.err
+    status = operated.status("payments")
+    assert (status["state"], status["forced"]) == ("Open", True)
+    assert operated.fleet("payments").acquire("lease-1").decision == "NotPermitted"
+    assert set(operated.get("payments")["spec"]["override"]) == {"state", "reason", "until"}
+    explained = shell.run("explain", "payments").out
+    assert "spec.override was last set by kubectl-breaker" in explained
+    operated.until(lambda: "CircuitForced" in operated.events("payments"), "the Event")
+
+
+def test_another_hold_takes_its_place_and_a_release_ends_it(operated: World, shell: Shell) -> None:
+    operated.create("payments")
+    operated.until_ready("payments")
+    shell.run("trip", "payments", "--reason", "maintenance", "--for", "10m", "-y")
+    done = shell.run("hold-closed", "payments", "--reason", "let them through", "-y")
+    assert "takes the place of an override Open (maintenance), set by kubectl-breaker" in done.err
+    override = operated.get("payments")["spec"]["override"]
+    assert override == {"state": "Closed", "reason": "let them through"}  # the end of the earlier one is gone
+    shell.run("release", "payments", "-y")
+    assert "override" not in operated.get("payments")["spec"]
+    assert "forced" not in operated.status("payments")
+    assert "nothing to release" in shell.run("release", "payments", "-y").err
+
+
+def test_a_reset_closes_it_each_time(operated: World, shell: Shell) -> None:
+    operated.create("payments", recoveryTimeout="1h")
+    operated.until_ready("payments")
+    fleet = operated.fleet("payments")
+    for _ in range(2):
+        fleet.open()
+        operated.until_state("payments", "Open")
+        assert "becomes Closed at once" in shell.run("reset", "payments", "-y").err
+        assert operated.status("payments")["state"] == "Closed"
+
+
+def test_a_question_wants_a_terminal_and_a_yes(operated: World, shell: Shell) -> None:
+    operated.create("payments")
+    operated.until_ready("payments")
+    trip = ("trip", "payments", "--reason", "maintenance")
+    assert "say --yes" in shell.run(*trip, code=3).err
+    assert "nothing was changed" in shell.at_terminal(*trip, answer="n", code=3).out
+    shell.run(*trip, "--dry-run")
+    assert "override" not in operated.get("payments")["spec"]
+    assert "in force" in shell.at_terminal(*trip, answer="y").out
+    assert operated.status("payments")["state"] == "Open"
+
+
+def test_it_refuses_what_would_have_no_effect(world: World, shell: Shell) -> None:
+    """Redis away, a spec that cannot be, nobody who serves it; then --force writes and says that it did not wait."""
+    world.create("payments")
+    trip = ("trip", "payments", "--reason", "maintenance", "-y")
+    assert "no operator" in shell.run(*trip, code=4).err
+    for reason, status, words in (
+        ("StoreUnavailable", "Unknown", "Redis is unreachable"),
+        ("InvalidSpec", "False", "cannot put this spec in force"),
+    ):
+        condition = {"type": "Ready", "status": status, "reason": reason, "message": "so it is"}
+        body = {
+            "status": {"state": "Closed", "conditions": [condition | {"lastTransitionTime": "2026-01-01T00:00:00Z"}]}
+        }
+        world.objects.patch_namespaced_custom_object_status(*API, world.namespace, PLURAL, "payments", body)
+        assert words in shell.run(*trip, code=4).err
+    assert "override" not in world.get("payments")["spec"]
+    assert "not waited for" in shell.run(*trip, "--force").err
+    assert world.get("payments")["spec"]["override"]["state"] == "Open"
+
+
+def test_what_nobody_puts_in_force_is_said(world: World, shell: Shell) -> None:
+    """The operator has gone after it wrote that all is well."""
+    world.create("payments")
+    with world.operator() as operator:
+        operator.wait_ready()
+        world.until_ready("payments")
+    done = shell.run("trip", "payments", "--reason", "maintenance", "-y", "--wait", "0.5", code=5)
+    assert "not in force within 0.5 s" in done.err
+
+
+def test_who_may_not_is_told_before_the_question(world: World, shell: Shell, control_plane: ControlPlane) -> None:
+    world.create("payments")
+    role = f"""
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: looks}}
+rules: [{{apiGroups: [circuitbreaker.dev], resources: [circuitbreakers], verbs: [get, list]}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: looks}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: looks}}
+subjects: [{{kind: User, name: looker-{world.namespace}}}]
+"""
+    control_plane.apply(role, namespace=world.namespace)
+    credentials = control_plane.add_user(f"looker-{world.namespace}")
+    looker = Shell(credentials, shell.programs, shell.namespace)
+    world.until(lambda: "payments" in looker.run("list").out, "the Role to hold")
+    refused = looker.run("trip", "payments", "--reason", "x", "-y", "--force", code=1)
+    assert "forbidden" in refused.err.lower()
+    assert "every call is refused" not in refused.err
+
+
+@pytest.mark.parametrize("length", ["soon", "0s", "-5m"])
+def test_a_length_that_cannot_be(world: World, shell: Shell, length: str) -> None:
+    assert "--for" in shell.run("trip", "payments", "--reason", "x", f"--for={length}", "-y", code=2).err
+
+
+def test_the_api_server_says_what_is_wrong(operated: World, shell: Shell) -> None:
+    operated.create("payments", mode="Observe")
+    operated.until_ready("payments")
+    assert "mode Observe never does" in shell.run("trip", "payments", "--reason", "x", "-y", code=1).err
+    assert "must say why" in shell.run("hold-closed", "payments", "--reason", " ", "-y", code=1).err
