@@ -3,6 +3,7 @@
 from circuitbreaker_cli import changing
 from circuitbreaker_cli.explaining import again_for
 from circuitbreaker_cli.view import View
+from circuitbreaker_contract.state import State
 
 MINUTE = 60_000
 
@@ -15,6 +16,25 @@ def test_an_end_is_told_by_the_clock_of_the_server() -> None:
     assert changing.until_after(MINUTE, now_ms=hour, server_ms=None) == hour + MINUTE
     assert changing.skew(hour, 2 * hour).startswith("this machine's clock is 1h behind")
     assert changing.skew(hour, hour - 900) == ""
+
+
+def test_in_force_is_what_the_status_tells_of_this_very_edit() -> None:
+    """Not an older generation, not another state, not a status that says that Redis has it not yet."""
+    done = {
+        "state": "Open",
+        "forced": True,
+        "observedGeneration": 2,
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+    change = changing.hold(View({}), State.OPEN, "maintenance", until_ms=None, now_ms=0)
+    for status, expected in (
+        (done, True),
+        (done | {"observedGeneration": 1}, False),
+        (done | {"state": "Closed"}, False),
+        (done | {"forced": False}, False),
+        (done | {"conditions": [{"type": "Ready", "status": "Unknown"}]}, False),
+    ):
+        assert changing.in_force(change, View({"metadata": {"generation": 2}, "status": status})) is expected
 
 
 def test_the_next_opening_grows_with_backoff() -> None:

@@ -17,7 +17,8 @@ def test_every_command_is_on_the_page() -> None:
 
 def test_every_exit_code_is_on_the_page() -> None:
     section = PAGE.partition("## Exit codes")[2].partition("\n## ")[0]
-    assert [int(code) for code in re.findall(r"^\| ([0-9]+) \|", section, re.MULTILINE)] == [each.value for each in Exit]
+    codes = [int(code) for code in re.findall(r"^\| ([0-9]+) \|", section, re.MULTILINE)]
+    assert codes == [each.value for each in Exit]
 
 
 def test_the_field_manager_is_on_the_page() -> None:
