@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 _UNHEARD = logging.getLogger(f"{__name__}.unheard")
 _UNHEARD.disabled = True
 
+USER_AGENT: Final = "circuitbreaker-operator"
 IN_FLIGHT: Final = 16
 _CHUNK: Final = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
@@ -73,7 +76,16 @@ async def load_configuration() -> Configuration:
         asyncio.get_running_loop().call_soon(forget_files)
     configuration.connection_pool_maxsize = IN_FLIGHT
     configuration.retries = None
+    configuration.proxy = configuration.proxy or _proxy_to(str(configuration.host))
+    # Left to itself the session asks for a proxy, and reads ~/.netrc, with each request, in another thread.
+    configuration.client_session_kwargs = {"trust_env": False}
     return configuration
+
+
+def _proxy_to(host: str) -> str | None:
+    """The proxy that the environment (HTTPS_PROXY, NO_PROXY) names for that address."""
+    url = urlsplit(host)
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
 
 async def _load_files(files: str, configuration: Configuration) -> None:
@@ -121,7 +133,6 @@ class Cluster:
         except OSError as error:  # an error of TLS is one
             text = f"no way to the API server: its certificates in the kubeconfig cannot be used: {error}"
             raise SettingsError(text) from error
-        self._client.user_agent = "circuitbreaker-operator"
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self.address = str(configuration.host)
         waiting = "; waiting for it" if waits else ""
@@ -222,22 +233,18 @@ class Cluster:
         accept: str = "application/json",
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        headers = {"Accept": accept, "Content-Type": content_type}
+        url = f"{self.address}{path}{f'?{urlencode(query)}' if query else ''}"
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": USER_AGENT}
         loop = asyncio.get_running_loop()
         async with self._slots:
             began = loop.time()
             try:
-                method, url, headers, payload, _ = await self._client.param_serialize(
-                    method,
-                    path,
-                    query_params=query or [],
-                    header_params=headers,
-                    body=body,
-                    auth_settings=["BearerToken"],
-                )
+                await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
                 self._check()
-                response = await self._client.call_api(method, url, headers, payload, _request_timeout=_TIMEOUT)
-                data = await response.read()  # type: ignore[no-untyped-call]
+                response = await self._client.rest_client.request(  # type: ignore[no-untyped-call]
+                    method, url, headers=headers, body=body, _request_timeout=_TIMEOUT
+                )
+                data = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
                 self._reached = False
                 self._outage.failed(str(error) or type(error).__name__)

@@ -15,6 +15,7 @@ import aiohttp
 import kopf
 from kubernetes.aio.client import ApiClient, Configuration
 
+from circuitbreaker_operator.cluster import USER_AGENT
 from circuitbreaker_operator.resource import GROUP, PLURAL, VERSION, Resource
 from circuitbreaker_operator.settings import Settings
 
@@ -51,10 +52,16 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
 
 
 class _NothingStored(kopf.AnnotationsDiffBaseStorage):
-    """Kopf reads its annotation with each event, and one that somebody made no JSON of would keep events from us."""
+    """Kopf reads its annotation with each event, and one that somebody made no JSON of would keep events from us.
+
+    It also copies each object to compare it with what it stored before, which nobody asks for.
+    """
 
     def fetch(self, *, body: kopf.Body) -> None:  # noqa: ARG002 # Kopf gives it by name
         return None
+
+    def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:  # noqa: ARG002
+        return kopf.BodyEssence()
 
 
 def registry(
@@ -135,13 +142,12 @@ async def _session(configuration: Configuration, life: Life) -> kopf.AiohttpSess
             return started
 
     client = ApiClient(configuration)
-    headers: dict[str, str] = {"User-Agent": "circuitbreaker-operator"}
+    headers: dict[str, str] = {"User-Agent": USER_AGENT}
     await client.update_params_for_auth(headers, [], ["BearerToken"], "", "GET", None)
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=client.rest_client.ssl_context),
         headers=headers,
         proxy=configuration.proxy,
-        trust_env=True,
         response_class=Response,
         json_serialize=json.dumps,
     )

@@ -1,7 +1,8 @@
 """Shows in the API server what Redis says: dirty breakers -> snapshots in pipelines -> Events, then status.
 
-Coalesced per breaker, Open first, at most so many writes a second over all and 16 in flight. A status is computed from
-a snapshot just taken and written against the version it was computed from; whoever is overtaken looks again.
+Coalesced per breaker, Open first, at most so many writes a second over all and 16 requests in flight. A status is
+computed from a snapshot just taken and written against the version it was computed from; whoever is overtaken looks
+again.
 """
 
 import asyncio
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_AHEAD: Final = 2 * IN_FLIGHT  # breakers worked on; only so many requests as `cluster` allows are in flight
+_TOGETHER: Final = IN_FLIGHT // 2  # of many that wait, so many are read in one pipeline
 _HISTORY: Final = 8
 _EARLY_SECONDS: Final = 1.0  # the refresh comes round in steps of about a second
 _LOOK_INTERVALS: Final = 20  # at the default, each of 10,000 breakers every 20 minutes: 8 reads a second
@@ -97,7 +100,7 @@ class Reflector:
         self._pending: Pending[BreakerKey] = Pending(levels=len(Urgency))
         self._backoff: Backoff[BreakerKey] = Backoff(first=0.25, longest=60.0)
         self._bucket = Bucket(settings.status_qps)
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._slots = asyncio.Semaphore(_AHEAD)
         self._wake = asyncio.Event()
         self._unshown: set[BreakerKey] = set()  # only counters moved: for the next refresh
         # A tick does not read all of a breaker: what it does not show, like damage, is found by looking now and then.
@@ -182,17 +185,16 @@ class Reflector:
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._store.up.wait()
-                await self._slots.acquire()
+                held = max(1, min(len(self._pending), _TOGETHER))
+                for _ in range(held):
+                    await self._slots.acquire()
                 await self.clock.quiet.wait()
                 taken: list[tuple[BreakerKey, Urgency]] = []
-                while (next_one := self._pending.take(loop.time())) is not None:
+                while len(taken) < held and (next_one := self._pending.take(loop.time())) is not None:
                     key, level, waited = next_one
                     self._queue.queue_seconds.observe(waited)
                     taken.append((key, Urgency(level)))
-                    if self._slots.locked():
-                        break
-                    await self._slots.acquire()
-                else:
+                for _ in range(held - len(taken)):
                     self._slots.release()
                 if taken:
                     for (key, urgency), answer in zip(taken, await self._snapshots(taken), strict=True):

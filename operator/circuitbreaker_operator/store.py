@@ -54,6 +54,8 @@ class Store:
         self._policy_seen = ""
         self._runs: frozenset[str] = frozenset()  # the run ids of the primaries
         self.primaries: frozenset[Address] = frozenset()
+        self._together: dict[str, list[tuple[Call[Any], asyncio.Future[Any]]]] = {}  # by function, of one loop turn
+        self._sending: set[asyncio.Task[None]] = set()
         self.up = asyncio.Event()
         self.latency_seconds: float | None = None
         self.returned: list[Callable[[], None]] = []  # told when Redis can be used again, and when it is another one
@@ -77,6 +79,8 @@ class Store:
             self._tell()
 
     async def close(self) -> None:
+        for task in self._sending:
+            task.cancel()
         await self._servers.aclose()
 
     async def probe(self) -> bool:
@@ -103,11 +107,36 @@ class Store:
             self._tell()
 
     async def call(self, call: Call[T]) -> T:
-        """The answer to one call; raises its error."""
-        (answer,) = await self.batch([call])
-        if isinstance(answer, CircuitBreakerError):
-            raise answer
-        return answer
+        """The answer to one call; raises its error. Calls of one turn of the loop go to Redis together."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        if not self._together:
+            loop.call_soon(self._send_together)
+        self._together.setdefault(call.function, []).append((call, answer))
+        return await answer
+
+    def _send_together(self) -> None:
+        waiting, self._together = self._together, {}
+        for some in waiting.values():
+            for first in range(0, len(some), BATCH):
+                task = asyncio.get_running_loop().create_task(self._answer(some[first : first + BATCH]))
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
+
+    async def _answer(self, waiting: Sequence[tuple[Call[Any], asyncio.Future[Any]]]) -> None:
+        """Gives each call of `waiting` what Redis says to it."""
+        answers: Sequence[Any]
+        try:
+            answers = await self.batch([call for call, _ in waiting])
+        except Exception as error:  # noqa: BLE001 # whatever it is, those who asked are told
+            answers = [error] * len(waiting)
+        for (_, future), answer in zip(waiting, answers, strict=True):
+            if future.done():  # nobody waits any more
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
 
     async def batch(self, calls: Sequence[Call[T]]) -> list[T | CircuitBreakerError]:
         """The answers in order, an error in the place of a call that failed. Raises StoreUnavailableError for all."""

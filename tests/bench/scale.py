@@ -143,7 +143,7 @@ class Scale:
         """From the first create to the last Ready at a watcher."""
         for space in self.spaces:
             await self.api.post("/api/v1/namespaces", {"metadata": {"name": space}})
-        began = time.monotonic()
+        began, spent = time.monotonic(), processor_seconds()
         await asyncio.gather(*(self._create(name) for name in self.names))
         created = time.monotonic()
         await self.until(lambda: len(self.seen.ready) == len(self.names), "all to be Ready")
@@ -152,6 +152,7 @@ class Scale:
             f"{len(self.names):,} breakers in {len(self.spaces)} namespaces: apply -> all Ready",
             f"{seconds:.1f} s (creating took {created - began:.1f} s; CB_STATUS_QPS={self.asked.apply_qps})",
         )
+        say("  seconds of processor meanwhile", told_seconds(spent, processor_seconds()))
 
     async def _create(self, name: str) -> None:
         space, own = name.split("/")
@@ -208,10 +209,13 @@ class Scale:
             await self.until(
                 lambda: not operator.metric('circuitbreaker_operator_workqueue_depth{queue="reconcile"}'), "its queue"
             )
-            caught_up = time.monotonic() - began
+            caught_up, spent = time.monotonic() - began, cpu_seconds(operator.process.pid)
             await asyncio.sleep(5.0)
             wrote = await self.difference(writes)
-            say(f"restart, {label}: start -> caught up", f"{caught_up:.1f} s   writes: {wrote}")
+            say(
+                f"restart, {label}: start -> caught up",
+                f"{caught_up:.1f} s, {spent:.1f} s of processor time   writes: {wrote}",
+            )
             say("  resident memory now, and the most so far", memory(operator.process.pid))
 
     async def steady(self, operator: OperatorProcess) -> None:
@@ -291,7 +295,7 @@ class Scale:
         )
         took = time.monotonic() - began
         allowed = max(0.0, len(names) - 2 * self.asked.status_qps) / self.asked.status_qps
-        busiest = max(self.seen.per_second.values())
+        busiest = max(self.seen.per_second.values(), default=0)
         say(
             f"storm: {len(names):,} opened within {opened:.2f} s -> all in their statuses",
             f"{took:.1f} s (the rate of {self.asked.status_qps}/s allows {allowed:.1f} s)",
@@ -338,6 +342,19 @@ class Scale:
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def processor_seconds() -> dict[str, float]:
+    """What this process and those it started have used, by name."""
+    used: Counter[str] = Counter({"this": time.process_time()})
+    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    for pid in (int(each) for file in children for each in file.read_text().split()):
+        used[Path(f"/proc/{pid}/comm").read_text().strip()] += cpu_seconds(pid)
+    return dict(used)
+
+
+def told_seconds(before: dict[str, float], after: dict[str, float]) -> str:
+    return "   ".join(f"{name} {seconds - before.get(name, 0.0):.1f}" for name, seconds in after.items())
 
 
 def memory(pid: int) -> str:
