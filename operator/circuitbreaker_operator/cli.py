@@ -66,7 +66,7 @@ def _collect_garbage_less_often() -> None:
     """What is loaded by now stays, and breakers make many objects and few cycles: a fifth less processor time."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
+    gc.set_threshold(10_000, 10, 10)
 
 
 def _lost(why: object = OVER) -> NoReturn:
