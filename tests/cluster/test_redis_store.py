@@ -1,5 +1,6 @@
 """The operator's store by itself: which Redis it takes, and that another one in the same place is noticed."""
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -7,13 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from circuitbreaker_contract import protocol
+from circuitbreaker_contract.errors import UnknownBreakerError
+from circuitbreaker_contract.keys import BreakerKey, Keys
+from circuitbreaker_contract.policy import Policy
+from circuitbreaker_contract.state import Projection, Snapshot
 from circuitbreaker_local.processes import Process, free_port
 from circuitbreaker_local.redis_server import RedisServer
 from circuitbreaker_local.waiting import wait_until
 from circuitbreaker_operator.errors import StoreUnavailableError
 from circuitbreaker_operator.metrics import Metrics
 from circuitbreaker_operator.settings import Settings, table
-from circuitbreaker_operator.store import Store
+from circuitbreaker_operator.store import BATCH, Store
+
+POLICY = Policy(
+    failure_threshold=5, recovery_timeout_ms=1_000, half_open_limit=1, success_threshold=1, probe_timeout_ms=1_000
+)
 
 
 @pytest.fixture
@@ -47,6 +57,38 @@ async def test_an_idle_redis_that_went_away(store: Store, redis_server: RedisSer
     with pytest.raises(StoreUnavailableError):
         await store.look()
     assert not store.up.is_set()
+
+
+async def test_calls_of_one_turn_go_together(store: Store, redis_server: RedisServer) -> None:
+    """One pipeline a function; each caller has its own answer or error, and one that goes away takes nobody along."""
+    keys = Keys()
+    known, unknown = (keys.breaker(BreakerKey("shop", name)) for name in ("known", "unknown"))
+    await store.call(
+        protocol.configure(known, owner="o", uid="u", generation=1, policy=POLICY, project=Projection.NOTHING)
+    )
+    calls = [known, unknown, known, unknown]
+    tasks = [asyncio.create_task(store.call(protocol.observe(root))) for root in calls]
+    await asyncio.sleep(0)
+    tasks[2].cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(each) for each in answers] == [
+        Snapshot,
+        UnknownBreakerError,
+        asyncio.CancelledError,
+        UnknownBreakerError,
+    ]
+    assert pipelines(store, "cb_observe") == 1
+    await asyncio.gather(*(store.call(protocol.observe(known)) for _ in range(BATCH + 1)))
+    assert pipelines(store, "cb_observe") == 3
+    redis_server.kill()
+    late = [store.call(protocol.observe(known)), store.call(protocol.version())]
+    assert [type(each) for each in await asyncio.gather(*late, return_exceptions=True)] == [StoreUnavailableError] * 2
+
+
+def pipelines(store: Store, function: str) -> int:
+    """How many were sent."""
+    name = "circuitbreaker_operator_redis_command_seconds_count"
+    return int(store._metrics.registry.get_sample_value(name, {"command": function}) or 0)
 
 
 async def test_a_replica_is_no_redis_to_work_with(store: Store, redis_server: RedisServer) -> None:

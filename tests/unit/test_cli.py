@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from kubernetes.aio.client import ApiClient
 from prometheus_client import CollectorRegistry
 
 from circuitbreaker_operator import cli
@@ -104,6 +105,35 @@ async def test_a_kubeconfig_that_is_none(monkeypatch, tmp_path: Path, content: b
         await load_configuration()
     assert "KUBECONFIG" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+PROXIES: dict[str, tuple[dict[str, str], str | None]] = {
+    "none": ({}, None),
+    "for https": ({"HTTPS_PROXY": "http://proxy.example:3128"}, "http://proxy.example:3128"),
+    "for http alone": ({"HTTP_PROXY": "http://proxy.example:3128"}, None),
+    "not for this one": ({"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": "other,api.example"}, None),
+}
+
+
+@pytest.mark.parametrize(("environment", "proxy"), PROXIES.values(), ids=PROXIES)
+async def test_a_proxy_to_the_api_server(monkeypatch, tmp_path: Path, environment, proxy: str | None) -> None:
+    """Taken from the environment once. The session asks for none with each request, nor for ~/.netrc."""
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    cluster = {"name": "one", "cluster": {"server": "https://api.example:6443"}}
+    context = {"name": "one", "context": {"cluster": "one", "user": "one"}}
+    user = {"name": "one", "user": {"token": "secret"}}
+    path = tmp_path / "kubeconfig"
+    whole = {"clusters": [cluster], "contexts": [context], "users": [user], "current-context": "one"}
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    configuration = await load_configuration()
+    assert configuration.proxy == proxy
+    async with ApiClient(configuration) as client, client.rest_client._create_pool_manager() as session:
+        assert session.trust_env is False
 
 
 async def test_a_kubeconfig_that_is_not_there(monkeypatch) -> None:

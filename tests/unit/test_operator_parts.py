@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import kopf
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.unit.breakers import (
@@ -142,6 +143,9 @@ def test_kopf_settings() -> None:
     assert chosen.persistence.finalizer == "circuitbreaker.dev/operator"
     assert chosen.scanning.disabled is False
     assert kopf_settings(Settings.load(namespaces=("shop",))).scanning.disabled is True
+    body = kopf.Body({"metadata": {"annotations": {"circuitbreaker.dev/last-handled-configuration": "}"}}, "spec": {}})
+    stored = chosen.persistence.diffbase_storage
+    assert (stored.fetch(body=body), stored.build(body=body)) == (None, {})  # neither read nor copied
 
 
 def test_signs_of_life() -> None:
