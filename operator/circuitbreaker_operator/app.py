@@ -117,6 +117,9 @@ class Operator:
 
     async def run(self) -> None:
         """Serves until cancelled. Raises SettingsError, or the error of the part that crashed."""
+        loop = asyncio.get_running_loop()
+        self.metrics.tasks.labels("operator").set_function(lambda: len(asyncio.all_tasks(loop)))
+        self.metrics.tasks.labels("watch").set_function(lambda: self._edge.tasks if self._edge is not None else 0)
         # Kopf's thread may hold the interpreter for a whole interval while a deadline passes in ours.
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         settings = self.settings

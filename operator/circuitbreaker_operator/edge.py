@@ -78,6 +78,13 @@ class Edge:
         self._watch_outage = Outage(logger, "watch of the API server", remedy="it is started again")
         self.crd_seen = False
         self.watching = False
+        self._run: _Run | None = None
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks Kopf has; asked in any thread."""
+        loop = self._run.loop if self._run is not None else None
+        return len(asyncio.all_tasks(loop)) if loop is not None else 0
 
     def suspect(self, missed: int) -> None:
         """A sweep found so many resources that the watch did not bring. Once may be an outage just over."""
@@ -125,7 +132,7 @@ class Edge:
     async def _one_life(self) -> str:
         """Starts Kopf and waits for its end; the cause in one word."""
         loop = asyncio.get_running_loop()
-        run = _Run(asyncio.Event())
+        run = self._run = _Run(asyncio.Event())
         self._suspected = 0
         self._life.begin()
         run.thread = threading.Thread(target=self._in_thread, args=(run, loop), name="kopf", daemon=True)
