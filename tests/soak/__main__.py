@@ -15,9 +15,10 @@ import tempfile
 import time
 import traceback
 from contextlib import ExitStack
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from random import Random
-from types import FrameType
 
 from circuitbreaker_local.binaries import control_plane_binaries
 from circuitbreaker_local.control_plane import ControlPlane
@@ -30,6 +31,7 @@ from tests.soak.stage import SoakStage
 
 SAMPLE_SECONDS = 10.0
 LINE_SECONDS = 60.0
+LIFE_MINUTES = 45.0
 
 
 def arguments() -> argparse.Namespace:
@@ -54,13 +56,14 @@ class Soak:
         self.stage, self.chance, self.fault_every = stage, chance, fault_every
         self.began = time.monotonic()
         self.end = self.began + minutes * 60
+        self.newest: list[samples.Sample] = []
         self.taken: list[samples.Sample] = []
         self.stopped = False
         self.faults = 0
         self.wrong: list[str] = []
         self._sample_at = self._line_at = 0.0
 
-    def stop(self, number: int, frame: FrameType | None) -> None:
+    def stop(self, *_: object) -> None:
         """Ctrl-C, or SIGTERM: what is under way is put right first."""
         self.stopped = True
 
@@ -77,8 +80,8 @@ class Soak:
             self.load(self.fault_every)
             if self.over:
                 break
-            # In the first quarter of an hour between its deaths the operator is left alive.
-            fault, seconds = faults.chosen(self.chance, operator_may_die=self.stage.operator_minutes() > 15)
+            # Long stretches between its deaths: else nobody would see its memory grow.
+            fault, seconds = faults.chosen(self.chance, operator_may_die=self.stage.operator_minutes() > LIFE_MINUTES)
             self.say(f"fault {fault.name}, {seconds} s")
             self.faults += 1
             try:
@@ -96,19 +99,20 @@ class Soak:
             now = time.monotonic()
             if now >= self._sample_at:
                 self._sample_at = now + SAMPLE_SECONDS
-                self.taken += self.stage.sample(now - self.began)
+                self.newest = self.stage.sample(now - self.began)
+                self.taken += self.newest
             if now >= self._line_at:
                 self._line_at = now + LINE_SECONDS
                 self.say(self.line())
             time.sleep(1.0)
 
     def line(self) -> str:
-        newest = {(each.process, each.figure): each.value for each in self.taken[-40:]}
-        shown = {}
-        for (process, figure), value in newest.items():
-            shown.setdefault(process, []).append(f"{figure} {value:.1f}".removesuffix(".0"))
-        words = "; ".join(f"{process}: {', '.join(figures)}" for process, figures in shown.items())
-        return f"{words}; {self.stage.told()}, {self.faults} faults"
+        newest = {process: list(found) for process, found in groupby(self.newest, key=attrgetter("process"))}
+        words = [
+            f"{process}: " + ", ".join(f"{each.figure} {each.value:.1f}".removesuffix(".0") for each in found)
+            for process, found in newest.items()
+        ]
+        return "; ".join([*words, f"{self.stage.calls()} calls, {self.faults} faults"])
 
     def say(self, text: str) -> None:
         print(f"{self.minutes:6.1f} min  {text}", flush=True)
@@ -131,15 +135,14 @@ def main() -> int:
         ways = Ways(operator_to_api=to_api, operator_to_redis=to_redis, clients_to_redis=clients_to_redis)
         stage = stack.enter_context(SoakStage(plane, store, folder, ways))
         stage.fill(asked.breakers)
-        soak = Soak(stage, Random(seed), minutes=asked.minutes, fault_every=asked.fault_every)  # noqa: S311 # no secret
+        soak = Soak(stage, Random(seed), minutes=asked.minutes, fault_every=asked.fault_every)
         before = {number: signal.signal(number, soak.stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             soak.run()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        wrong = soak.wrong + stage.verdict()
-    return tell(soak, wrong, asked.csv)
+        return tell(soak, soak.wrong + stage.verdict(), asked.csv)
 
 
 def tell(soak: Soak, wrong: list[str], target: Path | None) -> int:

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import psutil
+from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
 
 from circuitbreaker_contract.state import Reason, Snapshot
@@ -25,17 +27,20 @@ MIB: Final = 1024 * 1024
 SETTLE_SECONDS: Final = 150.0  # two sweeps, and what the last fault takes
 EVENTS_LAST_MS: Final = 50 * 60 * 1000  # the API server forgets an Event after an hour
 MOST_MADE: Final = 50
+ANSWER_SECONDS: Final = 5.0
+_LOOPS: Final = ("operator", "watch")
 
 
 class SoakStage(Stage):
     """`actions` counts what the load did; "unanswered" is what met a server that was down just then."""
 
-    operator_settings = {"REDIS_TIMEOUT": "1s", "SWEEP_INTERVAL": "60s"}
+    operator_settings: ClassVar = {"REDIS_TIMEOUT": "1s", "SWEEP_INTERVAL": "60s"}
     client_module = "tests.soak.traffic"
     look_seconds = 5.0
 
     def fill(self, breakers: int) -> None:
         """Makes the breakers that are seldom touched, and waits until all of them are Ready."""
+        _never_wait_for_ever(self.world.api)
         self.actions: Counter[str] = Counter()
         self.quiet = [f"quiet-{number:05}" for number in range(breakers)]
         self.made: list[str] = []
@@ -60,11 +65,8 @@ class SoakStage(Stage):
         return (time.monotonic() - self._operator_began) / 60
 
     def _all_ready(self) -> bool:
-        return all(
-            any(each["type"] == "Ready" and each["status"] == "True" for each in item["status"].get("conditions", []))
-            for item in self.world.all()
-            if "status" in item
-        ) and all("status" in item for item in self.world.all())
+        found = [item.get("status", {}).get("conditions", []) for item in self.world.all()]
+        return all(any(each["type"] == "Ready" and each["status"] == "True" for each in all_) for all_ in found)
 
     # -- load
 
@@ -103,7 +105,7 @@ class SoakStage(Stage):
         override = {"state": chance.choice(["Open", "Closed"]), "reason": "soak", "until": until}
         self.world.patch(chance.choice(self.quiet), {"spec": {"override": override}})
 
-    def _make(self, chance: Random) -> None:
+    def _make(self, _: Random) -> None:
         if len(self.made) < MOST_MADE:
             name = f"made-{self._number:06}"
             self.world.create(name, **RECOVERY)
@@ -171,9 +173,9 @@ class SoakStage(Stage):
             lives.append(pid)
         return len(lives)
 
-    def told(self) -> str:
-        """What the clients did so far, in a word."""
-        return f"{sum(each.calls() for each in self.clients)} calls"
+    def calls(self) -> int:
+        """Of the clients that are there, so far."""
+        return sum(each.calls() for each in self.clients)
 
     # -- the end
 
@@ -234,10 +236,17 @@ class SoakStage(Stage):
                 return
 
 
-_LOOPS = ("operator", "watch")
+def _never_wait_for_ever(api: ApiClient) -> None:
+    """A paused server would hold the bench itself, which has to wake it up again."""
+    request = api.rest_client.request
+
+    def timely(*arguments: Any, **how: Any) -> Any:
+        return request(*arguments, **(how | {"_request_timeout": how.get("_request_timeout") or ANSWER_SECONDS}))
+
+    api.rest_client.request = timely
 
 
-def _own(path: Any) -> dict[str, Any]:
+def _own(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
