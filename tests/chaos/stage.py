@@ -142,18 +142,10 @@ class Stage:
             each.process.kill()
 
     def _kubeconfig(self) -> Path:
-        relay, path = self.ways.operator_to_api, self.plane.kubeconfig_of(OPERATOR)
+        relay = self.ways.operator_to_api
         if relay is None:
-            return path
-        beside = self.folder / "relay.kubeconfig"
-        authority = authority_of(self.plane.api_server.chain.read_text())
-        write_kubeconfig(
-            beside,
-            Server(f"https://127.0.0.1:{relay.port}", authority),
-            user=OPERATOR,
-            token=token_of(self.plane, OPERATOR),
-        )
-        return beside
+            return self.plane.kubeconfig_of(OPERATOR)
+        return kubeconfig_through(relay, self.plane, self.folder)
 
     # -- what is known
 
@@ -215,6 +207,14 @@ class Stage:
             alive, (ready, said) = operator.get("/healthz")[0], operator.get("/readyz")
             if phase == self.phase and operator is self.operator:  # else it is not clear what it is an answer to
                 self.looks.append(Look(phase, alive, ready, said))
+
+
+def kubeconfig_through(relay: Relay, plane: ControlPlane, folder: Path) -> Path:
+    """The operator's user, on the way to the API server through a relay."""
+    path = folder / "relay.kubeconfig"
+    server = Server(f"https://127.0.0.1:{relay.port}", authority_of(plane.api_server.chain.read_text()))
+    write_kubeconfig(path, server, user=OPERATOR, token=token_of(plane, OPERATOR))
+    return path
 
 
 def token_of(plane: ControlPlane, user: str) -> str:
