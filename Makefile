@@ -3,7 +3,7 @@ UV := scripts/uv
 RUN := $(UV) run --frozen --all-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint types bench bench-client bench-scale format clean
+.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ test: ## every test that needs no image; ARGS="-k name" selects
 
 chaos: ## every fault against everything, about 10 minutes; writes the table in docs/reliability.md; ARGS="-k Redis"
 	CB_CHAOS=full $(RUN) pytest tests/chaos $(ARGS)
+
+soak: ## two hours of mixed load with random faults; memory, tasks, descriptors; ARGS="--minutes 5 --seed 7" for less
+	@$(RUN) python -m tests.soak $(ARGS)
 
 lint: ## ruff: rules and format
 	$(RUN) ruff check

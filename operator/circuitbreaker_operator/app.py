@@ -90,12 +90,13 @@ class Operator:
         return all(self.checks().values())
 
     def checks(self) -> dict[str, bool]:
-        """What readiness asks: the store, the resource kind, one whole comparison of both; of a standby the lease."""
+        """What readiness asks: store, resource kind, its watch, one whole comparison; of a standby the lease."""
         if self._elector is not None and not self._leads:
             return {"standby": self._elector.sees}
         return {
             "redis": self._store is not None and self._store.up.is_set(),
             "crd": self._edge is not None and self._edge.crd_seen and (self._sweep is None or not self._sweep.missing),
+            "watch": self._edge is not None and self._edge.hears,
             "synced": self._sweep is not None and self._sweep.done_once,
         }
 
@@ -117,6 +118,9 @@ class Operator:
 
     async def run(self) -> None:
         """Serves until cancelled. Raises SettingsError, or the error of the part that crashed."""
+        loop = asyncio.get_running_loop()
+        self.metrics.tasks.labels("operator").set_function(lambda: len(asyncio.all_tasks(loop)))
+        self.metrics.tasks.labels("watch").set_function(lambda: self._edge.tasks if self._edge is not None else 0)
         # Kopf's thread may hold the interpreter for a whole interval while a deadline passes in ours.
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         settings = self.settings
@@ -215,9 +219,11 @@ class Operator:
 
         subscription = self._subscription = Subscription(settings, store, metrics, heard=heard, gap=compare)
         store.returned.append(compare)
+        cluster.returned += [reflector.hurry, queue.hurry]
         async with asyncio.TaskGroup() as group:
             for part in (store, queue, clock, reflector, refresh, states, subscription, sweep, edge):
                 group.create_task(part.run(), name=type(part).__name__)
+            group.create_task(edge.attend(), name="hearing")
             group.create_task(_watch_outage(store, reflector), name="outage")
 
     async def _turn(self) -> None:

@@ -45,6 +45,7 @@ _WRITES_REMEDY = (
     "statuses and Events wait; it answers to reads, so look at its own log and at etcd (its disk, its quota)"
 )
 _LONGEST_PAUSE_SECONDS = 60.0
+_LONG_SECONDS = 5.0  # of an outage: those who wait have given up to come back soon
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ class Cluster:
         self._outage = Outage(told, f"API server at {self.address}", remedy=remedy)
         # It may read and refuse to write: one outage for both would begin and end with each request.
         self._writes_outage = Outage(told, f"writing to the API server at {self.address}", remedy=_WRITES_REMEDY)
+        self.returned: list[Callable[[], None]] = []  # told when an outage of some length is over
         self._reached = False  # what the last request came to
         self.latency_seconds: float | None = None
 
@@ -266,9 +268,14 @@ class Cluster:
         if refuses_login:
             self._outage.failed(refusal, remedy=self._login_remedy)
         elif not unavailable:
+            lasted_seconds = self._outage.seconds
             self._outage.recovered()
             if method != "GET":
+                lasted_seconds = max(lasted_seconds, self._writes_outage.seconds)
                 self._writes_outage.recovered()
+            if lasted_seconds >= _LONG_SECONDS:
+                for tell in self.returned:
+                    tell()
         elif method == "GET":
             self._outage.failed(refusal)
         else:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -35,6 +36,30 @@ _COURTESY_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 1.0
 _SUSPECT_AFTER_SECONDS: Final = 30.0
 _SUSPECTED_SWEEPS: Final = 2
+_DEAF_SECONDS: Final = 60.0  # a new life of Kopf after the longest pause, and its list of a large cluster
+
+
+class Hearing:
+    """Whether the watch brings what happens. Between one watch and the next it is deaf for a moment, and that is fine.
+
+    Nor is it a failure of ours while the API server is away: a restart of us would not bring it back.
+    """
+
+    def __init__(self) -> None:
+        self._began = False
+        self._deaf_since: float | None = None
+
+    def look(self, now: float, *, watching: bool, answers: bool) -> None:
+        """How it is now; to be called every second or so."""
+        if watching or not answers:
+            self._began = self._began or watching
+            self._deaf_since = None
+        elif self._deaf_since is None:
+            self._deaf_since = now
+
+    def good(self, now: float) -> bool:
+        """False until the first watch is open, and when none was for long."""
+        return self._began and (self._deaf_since is None or now - self._deaf_since < _DEAF_SECONDS)
 
 
 @dataclass
@@ -77,7 +102,32 @@ class Edge:
         self._outage = Outage(logger, "watch")
         self._watch_outage = Outage(logger, "watch of the API server", remedy="it is started again")
         self.crd_seen = False
-        self.watching = False
+        self._hearing = Hearing()
+        self._run: _Run | None = None
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks Kopf has; asked in any thread."""
+        loop = self._run.loop if self._run is not None else None
+        return len(asyncio.all_tasks(loop)) if loop is not None else 0
+
+    @property
+    def watching(self) -> bool:
+        """Whether a watch is open just now."""
+        return self._life.watching
+
+    @property
+    def hears(self) -> bool:
+        """Whether one was open a moment ago, if not now."""
+        now = time.monotonic()
+        self._hearing.look(now, watching=self.watching, answers=self._cluster.answers)
+        return self._hearing.good(now)
+
+    async def attend(self) -> None:
+        """Looks at the watch until cancelled, so that `hears` knows for how long there was none."""
+        while True:
+            self._hearing.look(time.monotonic(), watching=self.watching, answers=self._cluster.answers)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def suspect(self, missed: int) -> None:
         """A sweep found so many resources that the watch did not bring. Once may be an outage just over."""
@@ -125,12 +175,11 @@ class Edge:
     async def _one_life(self) -> str:
         """Starts Kopf and waits for its end; the cause in one word."""
         loop = asyncio.get_running_loop()
-        run = _Run(asyncio.Event())
+        run = self._run = _Run(asyncio.Event())
         self._suspected = 0
         self._life.begin()
         run.thread = threading.Thread(target=self._in_thread, args=(run, loop), name="kopf", daemon=True)
         run.thread.start()
-        self.watching = True
         self._begun()
         began = loop.time()
         cause = "ended"
@@ -152,8 +201,6 @@ class Edge:
             # The process ends: Kopf only reads, so a moment to end is a courtesy, and its thread may be left behind.
             await self._stop(run, _COURTESY_SECONDS)
             raise
-        finally:
-            self.watching = False
         stopped = await self._stop(run, _STOP_SECONDS)
         if not stopped:
             raise GaveUpError("Kopf does not stop; a new process is needed")

@@ -7,8 +7,8 @@ part of its API), whose responses notice when anything arrives on a watch of our
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 from typing import Any, Final
 
 import aiohttp
@@ -89,7 +89,7 @@ def registry(
 
 
 class Life:
-    """When the watch of each path last gave a sign of life. Written in Kopf's thread, read in ours."""
+    """When each path last gave a sign of life, and which watches are open. Written in Kopf's thread, read in ours."""
 
     def __init__(self, namespaces: tuple[str, ...], clock: Callable[[], float] = time.monotonic) -> None:
         root = f"/apis/{GROUP}/{VERSION}"
@@ -98,11 +98,28 @@ class Life:
             f"{root}/namespaces/{each}/{PLURAL}" if each else f"{root}/{PLURAL}": clock()
             for each in namespaces or ("",)
         }
+        self._watches: dict[str, set[object]] = {path: set() for path in self._heard}
 
     def begin(self) -> None:
         """A new watch starts: it has the whole time to give its first sign."""
         for path in self._heard:
             self._heard[path] = self._clock()
+            self._watches[path] = set()
+
+    @property
+    def watching(self) -> bool:
+        """Whether a watch of every path was accepted and is open."""
+        return all(self._watches.values())
+
+    @contextmanager
+    def watch(self, path: str) -> Iterator[None]:
+        """Open meanwhile."""
+        watches, own = self._watches[path], object()
+        watches.add(own)
+        try:
+            yield
+        finally:
+            watches.discard(own)
 
     def knows(self, path: str) -> bool:
         return path in self._heard
@@ -116,20 +133,22 @@ class Life:
 
 
 class _Heard:
-    """The content of a response, telling `life` of each piece that comes."""
+    """The content of a response, telling `life` of each piece that comes; of a watch, also that it is open."""
 
-    def __init__(self, content: aiohttp.StreamReader, path: str, life: Life) -> None:
+    def __init__(self, content: aiohttp.StreamReader, path: str, life: Life, *, watches: bool) -> None:
         self._content = content
         self._path = path
         self._life = life
+        self._watches = watches
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        async for chunk in self._content.iter_chunked(size):
-            self._life.beat(self._path)
-            yield chunk
+        with self._life.watch(self._path) if self._watches else nullcontext():
+            async for chunk in self._content.iter_chunked(size):
+                self._life.beat(self._path)
+                yield chunk
 
 
 async def _session(configuration: Configuration, life: Life) -> kopf.AiohttpSession:
@@ -138,7 +157,8 @@ async def _session(configuration: Configuration, life: Life) -> kopf.AiohttpSess
             started = await super().start(connection)
             if life.knows(self.url.path):
                 life.beat(self.url.path)
-                self.content = _Heard(self.content, self.url.path, life)  # type: ignore[assignment]
+                watches = self.ok and "watch" in self.url.query
+                self.content = _Heard(self.content, self.url.path, life, watches=watches)  # type: ignore[assignment]
             return started
 
     client = ApiClient(configuration)

@@ -83,6 +83,9 @@ class Metrics:
         self.swept = counter("swept", "What a sweep put right, by kind.", ("kind",))
         self.watch_restarts = counter("watch_restarts", "Restarts of the watch, by cause.", ("cause",))
         self._leader = Gauge(f"{prefix}leader", "1 for the replica that does the work.", registry=registry)
+        self.tasks = Gauge(
+            f"{prefix}tasks", "Tasks of asyncio, by whose event loop it is.", ("loop",), registry=registry
+        )
         # Of a leader only: a standby asks neither, and a 0 of it would look like an outage.
         self.resources = Gauge(f"{prefix}resources", "Resources known.", registry=None)
         self.redis_up = Gauge(f"{prefix}redis_up", "1 while Redis answers.", registry=None)

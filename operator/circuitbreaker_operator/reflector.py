@@ -177,6 +177,12 @@ class Reflector:
         self._book.drop(key)
         self.clock.forget(key)
 
+    def hurry(self) -> None:
+        """What could not be written is tried again at once: the API server is back."""
+        self._backoff.clear()
+        self._pending.hurry(asyncio.get_running_loop().time())
+        self._wake.set()
+
     # -- work
 
     async def run(self) -> None:

@@ -43,6 +43,10 @@ class Backoff(Generic[K]):
         delay = min(self._longest, self._first * 2.0 ** min(failures, 30))
         return delay * (1.0 - 0.25 * self._chance())
 
+    def clear(self) -> None:
+        """What made all of them fail is over."""
+        self._failures.clear()
+
     def forget(self, key: K) -> None:
         """The key succeeded."""
         self._failures.pop(key, None)
@@ -88,6 +92,12 @@ class Pending(Generic[K]):
         if known is None or at < known[0]:
             self._later[key] = (at, level)
             heapq.heappush(self._heap, (at, next(self._ticket), key))
+
+    def hurry(self, now: float) -> None:
+        """Whatever comes back later does so now."""
+        for key, (_, level) in self._later.copy().items():
+            self._later[key] = (now, level)
+            heapq.heappush(self._heap, (now, next(self._ticket), key))
 
     def take(self, now: float) -> tuple[K, int, float] | None:
         """The next key to work on, its level, and for how long it has waited; None when nothing is due."""
@@ -155,6 +165,12 @@ class WorkQueue(Generic[K]):
     def add(self, key: K) -> None:
         if self._pending.add(key, asyncio.get_running_loop().time()):
             self._metrics.adds.inc()
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """What failed is tried again at once: the cause is over."""
+        self._backoff.clear()
+        self._pending.hurry(asyncio.get_running_loop().time())
         self._wake.set()
 
     async def run(self) -> None:

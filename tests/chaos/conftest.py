@@ -13,7 +13,9 @@ from tests.chaos.stage import OPERATOR
 from tests.cluster.conftest import install_crd
 from tests.cluster.world import World
 
-collect_ignore = [] if FULL else ["test_kind_deleted.py", "test_silence.py"]  # they wait for a minute
+# They wait for a minute or so.
+SLOW = ["test_kind_deleted.py", "test_silence.py", "test_long_outage.py"]
+collect_ignore = [] if FULL else SLOW
 
 
 @pytest.fixture(scope="session")

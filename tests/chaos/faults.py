@@ -198,6 +198,14 @@ def _post(connection: http.client.HTTPConnection, path: str, body: dict[str, str
     return json.loads(text)
 
 
+def compact(plane: ControlPlane) -> None:
+    """etcd forgets all revisions but the present one: a watch that goes on from an older one is answered 410 Gone."""
+    connection = http.client.HTTPConnection("127.0.0.1", plane.etcd.port, timeout=10)
+    revision = _post(connection, "/v3/maintenance/status", {})["header"]["revision"]
+    _post(connection, "/v3/kv/compaction", {"revision": revision})
+    connection.close()
+
+
 # -- Redis
 
 

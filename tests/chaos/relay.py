@@ -13,7 +13,8 @@ PIECE = 65_536
 class _Connection:
     """`swallowed`: nothing passes any more, not even an end."""
 
-    def __init__(self, *, swallowed: bool) -> None:
+    def __init__(self, task: asyncio.Task[None], *, swallowed: bool) -> None:
+        self.task = task
         self.swallowed = swallowed
 
 
@@ -25,7 +26,7 @@ class Relay:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
         self._connections: set[_Connection] = set()
-        self._swallows = False
+        self._swallows = self._refuses = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.delay_seconds = 0.0
         self.port = 0
@@ -51,7 +52,13 @@ class Relay:
 
     def heal(self) -> None:
         """New connections pass again."""
-        self._swallows = False
+        self._swallows = self._refuses = False
+
+    def refuse(self) -> None:
+        """Every connection ends, and so does each new one at once, as while a server is restarted; until `heal`."""
+        self._refuses = True
+        for each in list(self._connections):
+            self._loop.call_soon_threadsafe(each.task.cancel)
 
     async def _close(self) -> None:
         self._server.close()
@@ -62,8 +69,11 @@ class Relay:
     async def _accept(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._refuses:
+            to_near.transport.abort()
+            return
         self._tasks.add(task)
-        connection = _Connection(swallowed=self._swallows)
+        connection = _Connection(task, swallowed=self._swallows)
         self._connections.add(connection)
         writers = [to_near]
         try:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,10 @@ class Look:
 class Stage:
     """Everything runs once it is entered. `phase` names what happens, for whoever reads the looks afterwards."""
 
+    operator_settings: Mapping[str, str] = OPERATOR_SETTINGS
+    client_module = "tests.chaos.traffic"
+    look_seconds = 0.2
+
     def __init__(self, plane: ControlPlane, server: RedisServer, folder: Path, ways: Ways) -> None:
         self.plane, self.server, self.folder, self.ways = plane, server, folder, ways
         self.phase = "before"
@@ -116,7 +121,7 @@ class Stage:
         relay = self.ways.operator_to_redis
         port = relay.port if relay else self.server.port
         url = f"redis://{OPERATOR}:{SECRET}@127.0.0.1:{port}/0"
-        operator = self._operators.enter_context(self.world.operator(REDIS_URL=url, **OPERATOR_SETTINGS))
+        operator = self._operators.enter_context(self.world.operator(REDIS_URL=url, **self.operator_settings))
         self.operator_logs.append(operator.process.log)
         self.operator: OperatorProcess = operator.wait_ready()
 
@@ -128,7 +133,7 @@ class Stage:
             "CB_NAMESPACE": self.world.namespace,
             "CB_MAX_STALENESS": "2s",
         }
-        client = ClientProcess(self.folder, name, settings)
+        client = ClientProcess(self.folder, name, settings, module=self.client_module)
         self.clients.append(client)
         return client
 
@@ -137,18 +142,10 @@ class Stage:
             each.process.kill()
 
     def _kubeconfig(self) -> Path:
-        relay, path = self.ways.operator_to_api, self.plane.kubeconfig_of(OPERATOR)
+        relay = self.ways.operator_to_api
         if relay is None:
-            return path
-        beside = self.folder / "relay.kubeconfig"
-        authority = authority_of(self.plane.api_server.chain.read_text())
-        write_kubeconfig(
-            beside,
-            Server(f"https://127.0.0.1:{relay.port}", authority),
-            user=OPERATOR,
-            token=token_of(self.plane, OPERATOR),
-        )
-        return beside
+            return self.plane.kubeconfig_of(OPERATOR)
+        return kubeconfig_through(relay, self.plane, self.folder)
 
     # -- what is known
 
@@ -205,11 +202,19 @@ class Stage:
         return [*self.operator_logs, *(each.log for each in self.clients)]
 
     def _watch(self) -> None:
-        while not self._ended.wait(0.2):
+        while not self._ended.wait(self.look_seconds):
             phase, operator = self.phase, self.operator
             alive, (ready, said) = operator.get("/healthz")[0], operator.get("/readyz")
             if phase == self.phase and operator is self.operator:  # else it is not clear what it is an answer to
                 self.looks.append(Look(phase, alive, ready, said))
+
+
+def kubeconfig_through(relay: Relay, plane: ControlPlane, folder: Path) -> Path:
+    """The operator's user, on the way to the API server through a relay."""
+    path = folder / "relay.kubeconfig"
+    server = Server(f"https://127.0.0.1:{relay.port}", authority_of(plane.api_server.chain.read_text()))
+    write_kubeconfig(path, server, user=OPERATOR, token=token_of(plane, OPERATOR))
+    return path
 
 
 def token_of(plane: ControlPlane, user: str) -> str:

@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import kubernetes
 
 from circuitbreaker_local.control_plane import ControlPlane
+from tests.chaos.matrix import FULL
 from tests.cluster.world import API, PLURAL, World
 
-BREAKERS = 200
+BREAKERS = 1_000 if FULL else 200
+READY_SECONDS = 120 if FULL else 60
 SWEEP_SECONDS = 2.0
 
 
@@ -19,7 +21,7 @@ def test_a_namespace_goes_with_all_that_is_in_it(world: World, plane: ControlPla
         operator.wait_ready()
         world.create("payments", recoveryTimeout="1h")
         list(pool.map(lambda name: world.create(name, namespace=gone, recoveryTimeout="500ms"), names))
-        world.until(lambda: len(_ready(world, gone)) == BREAKERS, "all of them to be Ready", 60)
+        world.until(lambda: len(_ready(world, gone)) == BREAKERS, "all of them to be Ready", READY_SECONDS)
         for name in names[::4]:  # some move while the namespace goes
             world.fleet(name, gone).open()
         lines = operator.log.count("\n")

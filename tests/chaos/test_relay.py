@@ -55,6 +55,19 @@ def test_half_open_goes_on_after_the_end(shared_redis: RedisServer) -> None:
             early.ping()
 
 
+def test_refused(shared_redis: RedisServer) -> None:
+    """What was open ends, what connects ends at once; later connections pass."""
+    with Relay(shared_redis.port) as relay, connect(relay) as early:
+        relay.refuse()
+        with pytest.raises(redis.ConnectionError):
+            early.ping()
+        with pytest.raises(redis.ConnectionError):
+            connect(relay)
+        relay.heal()
+        with connect(relay) as later:
+            assert later.ping()
+
+
 def test_an_end_is_passed_on(redis_server: RedisServer) -> None:
     with Relay(redis_server.port) as relay, connect(relay) as client:
         redis_server.kill()

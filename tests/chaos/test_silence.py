@@ -1,9 +1,8 @@
 """What is open and says nothing any more: a watch whose peer has vanished."""
 
 from circuitbreaker_local.control_plane import ControlPlane
-from circuitbreaker_local.kubeconfig import Server, authority_of, write_kubeconfig
 from tests.chaos.relay import Relay
-from tests.chaos.stage import OPERATOR, token_of
+from tests.chaos.stage import kubeconfig_through
 from tests.cluster.world import World
 
 ANSWER_SECONDS = 15.0  # after which a request counts as unanswered
@@ -13,10 +12,7 @@ REPLACED_SECONDS = 90.0
 def test_a_watch_that_goes_silent(world: World, plane: ControlPlane) -> None:
     """The sweep serves what the watch does not bring; then the watch is replaced, and edits come at once."""
     with Relay(plane.api_server.port) as relay:
-        world.credentials = world.folder / "relay.kubeconfig"
-        authority = authority_of(plane.api_server.chain.read_text())
-        server = Server(f"https://127.0.0.1:{relay.port}", authority)
-        write_kubeconfig(world.credentials, server, user=OPERATOR, token=token_of(plane, OPERATOR))
+        world.credentials = kubeconfig_through(relay, plane, world.folder)
         with world.operator() as operator:
             operator.wait_ready()
             world.create("payments")

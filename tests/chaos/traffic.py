@@ -115,10 +115,12 @@ def run(folder: Path, name: str) -> None:
 class ClientProcess:
     """One of them, from outside."""
 
-    def __init__(self, folder: Path, name: str, settings: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, name: str, settings: dict[str, str], *, module: str = "tests.chaos.traffic"
+    ) -> None:
         self.name, self.report, self.log = name, folder / f"{name}.json", folder / f"{name}.log"
         environment = {key: value for key, value in os.environ.items() if not key.startswith("CB_")} | settings
-        command = [sys.executable, "-m", "tests.chaos.traffic", str(folder), name]
+        command = [sys.executable, "-m", module, str(folder), name]
         self.process = Process(command, log=self.log, env=environment, cwd=ROOT)
 
     def seen(self) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 The API server's own audit log is the witness: it has every request of the operator's service account with its answer.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
@@ -16,6 +14,7 @@ import yaml
 from circuitbreaker_local.binaries import ControlPlaneBinaries
 from circuitbreaker_local.control_plane import ControlPlane
 from circuitbreaker_local.redis_server import RedisServer
+from tests.cluster.audit import Audit, Request, Right
 from tests.cluster.conftest import install_crd
 from tests.cluster.world import API, PLURAL, OperatorProcess, World
 
@@ -27,16 +26,6 @@ CLUSTER_RULES = 8  # what the ClusterRole grants; a rule more is one to explain
 LEASES = "leases"
 ELECTION = {"LEADER_ELECTION": "true", "LEASE_NAMESPACE": SYSTEM}  # as in a pod of that namespace
 REFUSED = {401, 403}
-POLICY = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n"
-
-
-class Right(NamedTuple):
-    """One rule, taken apart. `name` is "" where any will do."""
-
-    group: str
-    resource: str
-    verb: str
-    name: str = ""
 
 
 LEASE_RIGHTS = {
@@ -44,41 +33,6 @@ LEASE_RIGHTS = {
     Right("coordination.k8s.io", LEASES, "update", ACCOUNT),
     Right("coordination.k8s.io", LEASES, "create"),
 }
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request of the operator, as the audit log has it."""
-
-    right: Right
-    namespace: str
-    code: int
-    path: str
-
-
-class Audit:
-    """The log of one API server; `begin` forgets what came before."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._from = path, 0
-
-    def begin(self) -> None:
-        self._from = self._path.stat().st_size
-
-    def requests(self) -> list[Request]:
-        with self._path.open("rb") as log:
-            log.seek(self._from)
-            lines = [line for line in log.read().splitlines(keepends=True) if line.endswith(b"\n")]
-        entries = (json.loads(line) for line in lines)
-        return [_request(entry) for entry in entries if entry["user"]["username"] == USER]
-
-
-def _request(entry: Mapping[str, Any]) -> Request:
-    about = entry.get("objectRef") or {}
-    resource = "/".join(filter(None, (about.get("resource", ""), about.get("subresource", ""))))
-    right = Right(about.get("apiGroup", ""), resource, entry["verb"], about.get("name", ""))
-    code = (entry.get("responseStatus") or {}).get("code", 0)
-    return Request(right, about.get("namespace", ""), code, entry["requestURI"])
 
 
 def rights_of(role: Mapping[str, Any]) -> set[Right]:
@@ -116,15 +70,11 @@ def audited(
     kubernetes_binaries: ControlPlaneBinaries, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[ControlPlane, Audit]]:
     """A control plane that writes down who asks for what."""
-    folder = tmp_path_factory.mktemp("audit")
-    policy = folder / "policy.yaml"
-    policy.write_text(POLICY, encoding="utf-8")
-    log = folder / "audit.log"
-    arguments = [f"--audit-policy-file={policy}", f"--audit-log-path={log}"]
-    with ControlPlane(kubernetes_binaries, api_server_arguments=arguments) as plane:
+    audit = Audit(tmp_path_factory.mktemp("audit"), USER)
+    with ControlPlane(kubernetes_binaries, api_server_arguments=audit.arguments) as plane:
         install_crd(plane)
         plane.create_namespace(SYSTEM)
-        yield plane, Audit(log)
+        yield plane, audit
 
 
 @pytest.fixture

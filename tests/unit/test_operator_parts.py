@@ -25,6 +25,7 @@ from circuitbreaker_contract.policy import Override
 from circuitbreaker_contract.state import Order, Reason, Shadow, Snapshot, Standing, State, Tick, Totals, WindowCounts
 from circuitbreaker_operator import times
 from circuitbreaker_operator.cache import Cache, Change
+from circuitbreaker_operator.edge import Hearing
 from circuitbreaker_operator.exposition import BreakerPage
 from circuitbreaker_operator.handlers import Life, kopf_settings
 from circuitbreaker_operator.health import report
@@ -161,6 +162,41 @@ def test_signs_of_life() -> None:
     life.beat(path.format("b"))
     assert life.silent_seconds() == 0.0
     assert Life(()).knows("/apis/circuitbreaker.dev/v1alpha1/circuitbreakers")
+
+
+def test_a_watch_is_open_while_it_is_read() -> None:
+    """All of them have to be; what a former life of Kopf left open does not count for the next."""
+    life = Life(("a", "b"))
+    path = "/apis/circuitbreaker.dev/v1alpha1/namespaces/{}/circuitbreakers"
+    assert not life.watching
+    with life.watch(path.format("a")):
+        assert not life.watching
+        with life.watch(path.format("b")), life.watch(path.format("b")):
+            assert life.watching
+            life.begin()
+            assert not life.watching
+    with life.watch(path.format("a")), life.watch(path.format("b")):
+        assert life.watching
+
+
+def test_hearing_is_lost_after_a_while_only() -> None:
+    """A watch that never began is told at once; one that ends for a moment is not, nor while nobody answers."""
+    hearing = Hearing()
+    hearing.look(0.0, watching=False, answers=True)
+    assert not hearing.good(0.0)
+    hearing.look(1.0, watching=True, answers=True)
+    assert hearing.good(1.0)
+    hearing.look(2.0, watching=False, answers=True)
+    assert hearing.good(61.0)
+    assert not hearing.good(62.0)
+    hearing.look(70.0, watching=True, answers=True)
+    assert hearing.good(70.0)
+    for second in range(71, 500):
+        hearing.look(float(second), watching=False, answers=False)
+    assert hearing.good(499.0)
+    hearing.look(500.0, watching=False, answers=True)
+    assert hearing.good(559.0)
+    assert not hearing.good(560.0)
 
 
 def test_refresh_is_spread() -> None:

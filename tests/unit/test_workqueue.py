@@ -53,6 +53,18 @@ def test_delayed_keys_ripen() -> None:
     assert (pending.next_at(), drained(pending, 100.0)) == (None, [])
 
 
+def test_what_comes_later_can_be_hurried() -> None:
+    """At its level, once; what was worked on or waits already stays as it is."""
+    pending = Pending[str](levels=2)
+    pending.add_at("counters", 50.0, 1)
+    pending.add_at("open", 60.0, 0)
+    pending.add("now", 0.0, 1)
+    pending.hurry(1.0)
+    assert pending.next_at() == 1.0
+    assert drained(pending, 1.0) == ["open", "now", "counters"]
+    assert (pending.next_at(), drained(pending, 100.0)) == (None, [])
+
+
 def test_a_dropped_key_does_not_come_back() -> None:
     """Its breaker is gone."""
     pending: Pending[str] = Pending()
