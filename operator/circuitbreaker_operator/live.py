@@ -37,7 +37,7 @@ _ROWS_OF_A_FRAME: Final = 200  # some milliseconds of work: others get their tur
 _FRAMES_WAITING: Final = 128
 _KEPT_BYTES: Final = 1_000_000
 _PULSE_SECONDS: Final = 1.0
-_LONGEST_SILENCE_SECONDS: Final = 5.0
+_LONGEST_SILENCE_SECONDS: Final = 3.0
 _FRESH_SECONDS: Final = 1.0  # what was read this lately is not read again
 _CLOCK_STEP_MS: Final = 5_000  # a snapshot this much older is of another clock, not of an earlier moment
 _SHORT_HISTORY: Final = 8
@@ -162,14 +162,19 @@ class Live:
         seen, stale = self._seen(key), True
         if self._source is not None:
             try:
-                wanted = 0 if seen is not None and rows.generation(seen) == known else protocol.MAX_HISTORY
-                (read,) = await self._read([key], history=wanted)
-                if read is not None and not wanted and rows.generation(read) != known:
-                    (read,) = await self._read([key], history=protocol.MAX_HISTORY)
-                seen, stale = read, False
+                if seen is None or rows.generation(seen) != known:
+                    (seen,) = await self._read([key], history=protocol.MAX_HISTORY)
+                else:
+                    (seen,) = await self._read([key], history=1)  # the last one tells why it is in its state
+                    if seen is not None and rows.generation(seen) != known:
+                        (seen,) = await self._read([key], history=protocol.MAX_HISTORY)
+                stale = False
             except CircuitBreakerError as error:
                 logger.debug("the page shows what was last seen: %s", error)
-        return rows.whole(resource, seen) | {"stale": stale, "past": self._past.of(key), "status": self.status()}
+        told = rows.whole(resource, seen)
+        if seen is not None and rows.generation(seen) == known:
+            told["history"] = None
+        return told | {"stale": stale, "past": self._past.of(key), "status": self.status()}
 
     async def look(self, keys: Iterable[BreakerKey]) -> None:
         """Somebody has these breakers on the screen: what changed of them comes as a frame."""

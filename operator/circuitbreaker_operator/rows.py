@@ -38,13 +38,18 @@ class Past:
 
     def learn(self, key: BreakerKey, history: Iterable[Transition], now_ms: int) -> None:
         """Takes what is new of a history; forgets what is older than an hour."""
-        told = {_packed(each) for each in history if now_ms - PAST_MS <= each.at_ms <= now_ms}
+        # In the order of the history: several may happen in one millisecond.
+        told = [_packed(each) for each in history if now_ms - PAST_MS <= each.at_ms <= now_ms]
         known = self._of.get(key)
         if known is None and not told:
             return
-        kept = {each for each in known or () if each >> 4 >= now_ms - PAST_MS}
-        if merged := sorted(kept | told)[-MOST_OF_ONE:]:
-            self._of[key] = array("q", merged)
+        kept = [each for each in known or () if each >> 4 >= now_ms - PAST_MS]
+        if told:
+            begin, end = told[0] >> 4, told[-1] >> 4
+            older = [each for each in kept if each >> 4 < begin or (each >> 4 == begin and each not in told)]
+            kept = older + told + [each for each in kept if each >> 4 > end]
+        if kept:
+            self._of[key] = array("q", kept[-MOST_OF_ONE:])
         else:
             self._of.pop(key, None)
 

@@ -3,7 +3,7 @@
 import { HOUR_MS, STATES, el, instant, length, mark, number, percent, spans, spansText, strip } from "./drawing.js";
 import { drawBreaker } from "./breaker.js";
 
-const SILENCE_MS = 12000; // the stream says something every 5 s
+const SILENCE_MS = 8000; // the stream says something every 3 s
 const LOOK_MS = 2000;
 const AROUND = 8; // rows drawn beyond what is seen, above and below
 const MOST_LOOKED_AT = 40;
@@ -121,8 +121,8 @@ function makeRow(row) {
   cells.link = el("a", { href: hrefOf(row) });
   cells.tags = el("span");
   cells.mark = el("span", { className: "state" });
-  tr.append(el("th", { scope: "row", className: "c-name" }, cells.link, cells.tags));
-  tr.append(el("td", { className: "c-state" }, cells.mark));
+  tr.append(el("th", { scope: "row", className: "c-name" }, cells.link));
+  tr.append(el("td", { className: "c-state" }, cells.mark, cells.tags));
   for (const { id, right } of COLUMNS.slice(2)) {
     cells[id] = el("td", { className: `c-${id} ${id === "reason" ? "reason" : ""}${right ? "right" : ""}` });
     tr.append(cells[id]);
@@ -424,7 +424,7 @@ async function readBreaker() {
     return; // the stream says that nobody answers
   }
   if (model.breaker !== key) return;
-  if (known && told.generation === known && !told.history.length) told.history = model.told.history;
+  if (told.history === null) told.history = model.told?.key === key ? model.told.history : [];
   model.told = { ...told, key };
   showBreaker();
 }
