@@ -3,7 +3,7 @@ UV := scripts/uv
 RUN := $(UV) run --frozen --all-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean
+.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ bench-client: ## figures: the Python client beside other breakers; ARGS="--plot 
 
 bench-scale: ## figures: 10,000 breakers; ARGS="--breakers 1000 --steady-minutes 1" for less
 	@$(RUN) python -m tests.bench.scale $(ARGS)
+
+bench-page: ## figures: the page with 10,000 breakers in a real Chromium; ARGS="--breakers 1000" for less
+	@$(RUN) python -m tests.bench.page $(ARGS)
+
+pictures: ## the README's pictures, taken anew from the demo
+	@$(RUN) python scripts/pictures.py
 
 format: ## put the code into the project's format
 	$(RUN) ruff format

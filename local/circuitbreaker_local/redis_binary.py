@@ -6,28 +6,21 @@ the very same program under the name of another of its roles, redis-check-rdb: i
 we install only the tools, and call the program by the right name from our cache.
 """
 
-import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 from circuitbreaker_local.cache import cache_folder
 from circuitbreaker_local.choice import chosen_program
 from circuitbreaker_local.errors import LocalError
+from circuitbreaker_local.packages import install
 from circuitbreaker_local.progress import Report
 
 # The contract's functions need FUNCTION (7.0); every Valkey has it, 7.2 is its first.
 OLDEST = {"Redis": (7, 0), "Valkey": (7, 2)}
 NAMES = ("redis-server", "valkey-server")
-# manager -> the packages that hold a server, the first that the system has; `{}` is the package
-MANAGERS: dict[str, tuple[Sequence[Sequence[str]], Sequence[str]]] = {
-    "apt-get": ((("update", "-q"), ("install", "-q", "-y", "--no-install-recommends", "{}")), ("redis-tools",)),
-    "dnf": ((("install", "-y", "{}"),), ("valkey", "redis")),
-    "apk": ((("add", "{}"),), ("valkey", "redis")),
-    "brew": ((("install", "{}"),), ("redis",)),
-}
+PACKAGES = {"apt-get": ("redis-tools",), "dnf": ("valkey", "redis"), "apk": ("valkey", "redis"), "brew": ("redis",)}
 ADVICE = "Redis 7.0 or newer is needed: install redis-server (or valkey-server 7.2), or set CB_REDIS_SERVER to its path"
 
 
@@ -39,7 +32,7 @@ def find_redis_server(report: Report | None = None) -> Path:
     reasons = []
     for attempt in ("look", "install and look"):
         if attempt != "look":
-            _install(report)
+            install(PACKAGES, report)
         for candidate in _candidates():
             why_not = unfit(candidate)
             if not why_not:
@@ -75,31 +68,3 @@ def _candidates() -> list[Path]:
             by_its_name.symlink_to(tools)
         found.append(by_its_name)
     return found
-
-
-def _install(report: Report) -> None:
-    manager = next(filter(shutil.which, MANAGERS), None)
-    if manager is None:
-        return
-    prefix: list[str] = []
-    if os.getuid() != 0 and manager != "brew":
-        sudo = shutil.which("sudo")
-        if not sudo or subprocess.run([sudo, "-n", "true"], capture_output=True, check=False).returncode != 0:
-            return
-        prefix = [sudo, "-n", "env", "DEBIAN_FRONTEND=noninteractive"]
-    commands, packages = MANAGERS[manager]
-    for package in packages:
-        with report.step(f"installing {package} with {manager}"):
-            for command in commands:
-                done = subprocess.run(
-                    [*prefix, manager, *(word.format(package) for word in command)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                    env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-                    check=False,
-                )
-        if done.returncode == 0:
-            return
-        report.say("\n".join(done.stdout.splitlines()[-5:]))

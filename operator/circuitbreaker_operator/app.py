@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ from circuitbreaker_operator.errors import (
 from circuitbreaker_operator.exposition import BreakerPage
 from circuitbreaker_operator.fence import Fence
 from circuitbreaker_operator.health import report
+from circuitbreaker_operator.live import Live
 from circuitbreaker_operator.metrics import Book, FleetCollector, Metrics
 from circuitbreaker_operator.reconcile import Reconciler
 from circuitbreaker_operator.reflector import Reflector
@@ -37,6 +39,7 @@ from circuitbreaker_operator.refresh import Refresh
 from circuitbreaker_operator.resource import Resource
 from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.shared_states import SharedStates
+from circuitbreaker_operator.site import Site
 from circuitbreaker_operator.status import UNAVAILABLE_AFTER_SECONDS
 from circuitbreaker_operator.store import Store
 from circuitbreaker_operator.subscription import Hint, Subscription
@@ -73,8 +76,10 @@ class Operator:
         self._store: Store | None = None
         self._subscription: Subscription | None = None
         self.metrics.resources.set_function(lambda: len(self.cache))
+        self._live = Live(self.book, self.cache, condition=self.condition) if settings.web else None
         self._web = Web(
             self.metrics.registry,
+            site=Site(self._live, hosts=settings.web_hosts) if self._live is not None else None,
             page=BreakerPage(self.book) if settings.metrics_per_breaker else None,
             checks=self.checks,
             health=self.health,
@@ -116,6 +121,24 @@ class Operator:
         }
         return report(self.book, components=components, uptime_seconds=uptime_seconds) | {"role": "leader"}
 
+    def condition(self) -> dict[str, Any]:
+        """How the operator is, as the page tells it."""
+        elector, store, cluster = self._elector, self._store, self._cluster
+        told: dict[str, Any] = {"namespaces": self.settings.namespaces, "version": version("circuitbreakers")}
+        if not self._leads:
+            role = "standby" if elector is not None else "starting"
+            holder = elector.holder.partition("_")[0] if elector is not None else ""
+            told |= {"role": role, "leader": holder, "leaseNamespace": lease_namespace(self.settings) or ""}
+            return told | {"leaseSeen": elector is None or elector.sees}
+        return told | {
+            "role": "leader",
+            "redis": store is not None and store.up.is_set(),
+            "redisAwaySeconds": round(store.outage_seconds) if store is not None else 0,
+            "api": cluster is not None and cluster.answers,
+            "kind": self.checks()["crd"],
+            "synced": self.checks()["synced"],
+        }
+
     async def run(self) -> None:
         """Serves until cancelled. Raises SettingsError, or the error of the part that crashed."""
         loop = asyncio.get_running_loop()
@@ -146,6 +169,8 @@ class Operator:
             )
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._turn(), name="turn")
+                if self._live is not None:
+                    group.create_task(self._live.run(), name="page")
                 if self._elector is not None:
                     await self._elector.acquire()
                     group.create_task(self._elector.hold(), name="lease")
@@ -213,8 +238,13 @@ class Operator:
             behind=edge.suspect,
         )
 
+        if self._live is not None:
+            self._live.lead(store, settings.keys, owner)
+
         def heard(hint: Hint) -> bool:
             states.look(hint.key)
+            if self._live is not None:
+                self._live.heard(hint.key)
             return reflector.heard(hint)
 
         subscription = self._subscription = Subscription(settings, store, metrics, heard=heard, gap=compare)

@@ -4,7 +4,7 @@ Those three overtake each other. So a newer version never gives way to an older 
 which is where versions start over after a restore of etcd. A uid that was deleted never comes back.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 
 from circuitbreaker_contract.keys import BreakerKey
@@ -28,6 +28,7 @@ class Cache:
         self._resources: dict[BreakerKey, Resource] = {}
         self._buried: dict[str, None] = {}
         self._gone: dict[BreakerKey, str] = {}
+        self.told: Callable[[BreakerKey], None] = lambda _key: None  # of each change
 
     def __len__(self) -> int:
         return len(self._resources)
@@ -49,6 +50,7 @@ class Cache:
                 return Change.NOTHING
         self._resources[resource.key] = resource
         self._gone.pop(resource.key, None)
+        self.told(resource.key)
         if known is not None and resource.asks_the_same_as(known):
             return Change.STATUS
         return Change.ASKED
@@ -63,6 +65,7 @@ class Cache:
             return False
         self._resources.pop(key, None)
         self._gone[key] = uid
+        self.told(key)
         return True
 
     def is_buried(self, uid: str) -> bool:

@@ -135,6 +135,7 @@ class Book:
         self._clock = clock
         self._entries: dict[BreakerKey, _Entry] = {}
         self.fleet = [0] * (len(OUTCOMES) + len(State))  # calls and transitions of all, since the process began
+        self.told: Callable[[BreakerKey, Snapshot | None], None] = lambda _key, _snapshot: None  # of each change
 
     def put(self, key: BreakerKey, snapshot: Snapshot) -> None:
         entry = self._entries.get(key)
@@ -145,6 +146,7 @@ class Book:
             counts = tuple(map(max, counts, counted))  # a snapshot may be older than the one before
         self.fleet = [total + new - old for total, new, old in zip(self.fleet, counts, counted, strict=True)]
         self._entries[key] = _Entry(replace(snapshot, history=()), self._clock(), counts)
+        self.told(key, snapshot)
 
     def get(self, key: BreakerKey) -> Snapshot | None:
         entry = self._entries.get(key)
@@ -157,6 +159,7 @@ class Book:
 
     def drop(self, key: BreakerKey) -> None:
         self._entries.pop(key, None)
+        self.told(key, None)
 
     def all(self) -> list[tuple[BreakerKey, Snapshot]]:
         return [(key, snapshot) for key, snapshot, _ in self.aged()]

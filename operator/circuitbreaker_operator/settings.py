@@ -28,7 +28,8 @@ _OF_THE_CLIENT = {
     *("CB_NAMESPACE", "CB_STATE_SYNC", "CB_DEFINE_MISSING", "CB_STRICT", "CB_MODE"),
     *("CB_FLUSH_INTERVAL", "CB_MAX_STALENESS", "CB_MAX_BREAKERS", *POLICY_VARIABLES.values()),
 }
-KNOWN_ELSEWHERE = frozenset({"CB_CACHE_DIR", "CB_REDIS_SERVER"} | _OF_THE_CLIENT)
+KNOWN_ELSEWHERE = frozenset({"CB_CACHE_DIR", "CB_CHROMIUM", "CB_REDIS_SERVER"} | _OF_THE_CLIENT)
+_HOST_FORM = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _OWNER_FORM = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
@@ -49,6 +50,15 @@ def _names(value: object) -> object:
         raise ValueError(
             f"{wrong[0]!r} is no name of a namespace; give names with commas between them, or none for all"
         )
+    return names
+
+
+def _hosts(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    names = tuple(name.strip().lower() for name in value.split(",") if name.strip())
+    if wrong := [name for name in names if not _HOST_FORM.fullmatch(name)]:
+        raise ValueError(f"{wrong[0]!r} is no name of a host; give names without scheme and port, commas between them")
     return names
 
 
@@ -250,6 +260,16 @@ class Settings(BaseSettings):
     http_host: str = Field(default="0.0.0.0", description="The address that metrics and health are served on.")  # noqa: S104 # a pod's probes come from outside of it
     http_port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         default=8_000, description="The port that metrics and health are served on; 0 takes any free one."
+    )
+    web: Boolean = Field(
+        default=True,
+        description="Whether the page for people is served at / beside metrics and health. It shows all breakers and "
+        "changes nothing.",
+    )
+    web_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_hosts)] = Field(
+        default=(),
+        description="Names by which the page may be asked for, with commas between them, besides addresses, localhost "
+        "and names of the cluster: that of an Ingress, for example.",
     )
     log_format: Literal["text", "json"] = Field(default="text", description="How log lines look: text or json.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

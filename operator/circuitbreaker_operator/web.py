@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 
 from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.exposition import BreakerPage
+from circuitbreaker_operator.site import Site
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +22,8 @@ _END: Final = b"# EOF\n"  # of OpenMetrics
 class Web:
     """Serves until closed.
 
-    `page`: the series of the breakers, if they are wanted. `checks` are named answers of readiness, True for fine;
-    `alive` is liveness.
+    `page`: the series of the breakers, if they are wanted; `site`: what people look at, likewise. `checks` are named
+    answers of readiness, True for fine; `alive` is liveness.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class Web:
         checks: Callable[[], dict[str, bool]],
         health: Callable[[], dict[str, Any]],
         alive: Callable[[], bool],
+        site: Site | None = None,
     ) -> None:
         self._registry = registry
+        self._site = site
         self._page = page
         self._checks = checks
         self._health = health
@@ -46,7 +49,10 @@ class Web:
     async def start(self, host: str, port: int) -> None:
         """Raises SettingsError when the address cannot be had."""
         app = web.Application()
-        app.router.add_get("/", self._paths)
+        if self._site is not None:
+            self._site.add_to(app)
+        else:
+            app.router.add_get("/", self._paths)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/metrics/circuit_breaker", self._metrics)
         app.router.add_get("/healthz", self._healthz)

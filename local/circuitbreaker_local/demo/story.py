@@ -4,6 +4,8 @@ import http.client
 import json
 import os
 import re
+import shlex
+import subprocess
 import sys
 import time
 import urllib.request
@@ -64,20 +66,30 @@ class Story:
         self._break_backend()
         self._heal_backend()
         self._look_back()
+        self._show_page_and_plugin()
 
     def hold(self) -> None:
         """Says where everything is, and keeps it running until Ctrl-C."""
         say = self.screen.say
         self.screen.step(self._number + 1, "Yours to play with (Ctrl-C ends everything and removes what it kept)")
-        say(f"export KUBECONFIG={self.plane.kubeconfig}")
-        say(f"export PATH={self.binaries.kubectl.parent}:$PATH")
-        say(f"export REDIS_URL={self.redis.url}")
-        say(f"metrics   http://127.0.0.1:{self.http_port}/metrics")
-        say(f"health    http://127.0.0.1:{self.http_port}/health")
+        say(f"the page  {self.page}")
         say(f"break it  curl -X POST http://{self.backend}/mood/failing")
         say(f"heal it   curl -X POST http://{self.backend}/mood/ok")
-        say("watch it  kubectl get circuitbreakers -w")
-        say(f"states    redis-cli -u {self.redis.url} HGETALL circuit_breaker_states")
+        say(f"metrics   {self.page}metrics")
+        say("")
+        say("In another terminal:")
+        say("")
+        say(f"export KUBECONFIG={shlex.quote(str(self.plane.kubeconfig))}")
+        say(f"export PATH={':'.join(shlex.quote(str(folder)) for folder in self._programs())}:$PATH")
+        for line in (
+            "kubectl breaker list",
+            "kubectl breaker explain payments",
+            "kubectl breaker trip payments --reason 'trying it' --for 1m --yes",
+            "kubectl breaker release payments --yes",
+            "kubectl get circuitbreakers --watch",
+            f"redis-cli -u {self.redis.url} HGETALL circuit_breaker_states",
+        ):
+            self.screen.command(line)
         while True:
             self._check_parts()
             self._say_new_lines()
@@ -188,14 +200,23 @@ class Story:
             self.screen.command(f"curl -s http://127.0.0.1:{self.http_port}/metrics | grep -E '{METRICS}'")
             lines = [line for line in self._read("/metrics").splitlines() if re.search(METRICS, line)]
             self.screen.output("\n".join(lines))
-            opened = (
-                'from_state="Closed",name="payments",namespace="default",reason="ConsecutiveFailures",to_state="Open"'
-            )
-            self._check(any(opened in line and line.endswith(" 1.0") for line in lines), "no metric tells the opening")
+            opened = 'from_state="Closed",to_state="Open",reason="ConsecutiveFailures"} 1'
+            self._check(any(line.endswith(opened) for line in lines), "no metric tells the opening")
             self.screen.command(f"curl -s http://127.0.0.1:{self.http_port}/health | python3 -m json.tool")
             health = json.loads(self._read("/health"))
             self.screen.output(json.dumps(health, indent=4))
             self._check(health["open_circuits"] == [], "/health still lists an open circuit")
+
+    def _show_page_and_plugin(self) -> None:
+        with self._step("A page for people, and a plugin of kubectl"):
+            self.page = f"http://127.0.0.1:{self.http_port}/"
+            self._check("<title>Circuit breakers</title>" in self._read("/"), "the operator serves no page")
+            listing = json.loads(self._read("/api/breakers"))
+            shown = {row[1]: row[2] for row in listing["rows"]}
+            self._check(shown.get("payments") == "Closed", f"the page tells another story: {shown}")
+            self.screen.say(f"The operator serves a live page of all breakers: {self.page}")
+            self._plugin("list")
+            self._plugin("explain", "payments")
 
     # --- tools
 
@@ -226,6 +247,25 @@ class Story:
         printed = self.plane.kubectl(*(words if shown is None else (*words[:-1], str(shown))))
         if not quiet:
             self.screen.output(printed)
+
+    def _programs(self) -> tuple[Path, Path]:
+        """The folders of kubectl and of its plugin."""
+        return self.binaries.kubectl.parent, Path(sys.executable).parent
+
+    def _plugin(self, *words: str) -> None:
+        self.screen.command(f"kubectl breaker {' '.join(words)}")
+        path = os.pathsep.join([*map(str, self._programs()), os.environ.get("PATH", os.defpath)])
+        done = subprocess.run(
+            [self.binaries.kubectl, "breaker", *words],
+            env=os.environ | {"PATH": path, "KUBECONFIG": str(self.plane.kubeconfig)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=STEP_SECONDS,
+            check=False,
+        )
+        self._check(done.returncode == 0, f"kubectl breaker {words[0]}: {done.stderr.strip()}")
+        self.screen.output(done.stdout)
 
     def _until(self, condition: Callable[[], bool], what: str, process: Process) -> None:
         deadline = time.monotonic() + STEP_SECONDS
