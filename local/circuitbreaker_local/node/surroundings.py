@@ -48,6 +48,8 @@ def furnish(folder: Path) -> None:
     _run("ip", "link", "add", BRIDGE, "type", "bridge")
     _run("ip", "address", "add", f"{ADDRESS}/24", "dev", BRIDGE)
     _run("ip", "link", "set", BRIDGE, "up")
+    # Addresses of Services lead nowhere before they are translated, but a packet without a route is never looked at.
+    _run("ip", "route", "add", "default", "dev", BRIDGE)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
 
 
