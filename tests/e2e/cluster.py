@@ -139,7 +139,11 @@ class Cluster:
         return row[header.index("STATE") :].split()[0]
 
     def events(self) -> list[str]:
-        words = ["--namespace", SHOP, f"--field-selector=involvedObject.name={BREAKER}"]
+        words = [
+            "--namespace",
+            SHOP,
+            f"--field-selector=involvedObject.kind=CircuitBreaker,involvedObject.name={BREAKER}",
+        ]
         return sorted(each["reason"] for each in self.get("events", *words)["items"])
 
     def opens(self) -> None:
