@@ -3,7 +3,7 @@ UV := scripts/uv
 RUN := $(UV) run --frozen --all-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures
+.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ demo: ## apply a breaker and watch it open and recover, on an embedded control p
 
 test: ## every test that needs no image; ARGS="-k name" selects
 	$(RUN) pytest $(ARGS)
+
+e2e: ## an installation's life on a real node with pods, without Docker (Linux, root); ARGS="-k name"
+	@$(RUN) python -m circuitbreaker_local.node $(CURDIR)/.venv/bin/python -m pytest -x tests/e2e $(ARGS)
 
 chaos: ## every fault against everything, about 10 minutes; writes the table in docs/reliability.md; ARGS="-k Redis"
 	CB_CHAOS=full $(RUN) pytest tests/chaos $(ARGS)

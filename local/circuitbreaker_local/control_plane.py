@@ -29,7 +29,8 @@ class ControlPlane:
     """etcd and kube-apiserver on 127.0.0.1. Not started until `start`, or until entered as a context manager.
 
     `users` are names with their groups, known from the first start. The `*_arguments` are given to the servers as they
-    are, last: `["--max-mutating-requests-inflight=1"]`.
+    are, last: `["--max-mutating-requests-inflight=1"]`. `address` is where the API server
+    listens. With `service_accounts` pods are given theirs: that takes a controller manager beside this.
     """
 
     def __init__(
@@ -39,11 +40,15 @@ class ControlPlane:
         users: Mapping[str, Sequence[str]] | None = None,
         api_server_arguments: Sequence[str] = (),
         etcd_arguments: Sequence[str] = (),
+        address: str = "127.0.0.1",
+        service_accounts: bool = False,
     ) -> None:
         self.binaries = binaries
         self._users = {ADMIN: ("system:masters",)} | {name: tuple(groups) for name, groups in (users or {}).items()}
         self._tokens = {name: secrets.token_urlsafe() for name in self._users}
         self._arguments = tuple(api_server_arguments), tuple(etcd_arguments)
+        self._address = address
+        self._service_accounts = service_accounts
         self._folder: TemporaryFolder | None = None
         self._servers: tuple[Etcd, ApiServer] | None = None
 
@@ -62,6 +67,8 @@ class ControlPlane:
             etcd=etcd,
             tokens=folder / "tokens.csv",
             token=self._tokens[ADMIN],
+            address=self._address,
+            service_accounts=self._service_accounts,
         )
         self._servers = etcd, api_server
         self._write_tokens()
@@ -96,7 +103,7 @@ class ControlPlane:
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self.api_server.port}"
+        return self.api_server.reach().url
 
     @property
     def kubeconfig(self) -> Path:

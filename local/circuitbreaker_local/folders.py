@@ -50,6 +50,12 @@ def sweep() -> None:
             os.close(lock)
 
 
+def held() -> list[Path]:
+    """The folders that somebody holds, ourselves included; the others are removed."""
+    sweep()
+    return list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
+
+
 def _lock(path: Path) -> int | None:
     """The descriptor that holds the lock of `path`; None when someone else has it, or has removed the folder."""
     try:

@@ -119,12 +119,24 @@ class ApiServer(Startable):
     environment = MappingProxyType({"GOGC": "400"})
 
     def __init__(
-        self, binary: Path, folder: Path, arguments: Sequence[str], *, etcd: Etcd, tokens: Path, token: str
+        self,
+        binary: Path,
+        folder: Path,
+        arguments: Sequence[str],
+        *,
+        etcd: Etcd,
+        tokens: Path,
+        token: str,
+        address: str,
+        service_accounts: bool,
     ) -> None:
         super().__init__("kube-apiserver", binary, folder, arguments)
         self._etcd = etcd
         self._tokens = tokens
         self._token = token
+        self.address = address
+        # Its plugin would wait for the default service account, which the controller manager makes.
+        self._arguments = (*(() if service_accounts else ("--disable-admission-plugins=ServiceAccount",)), *arguments)
 
     @property
     def chain(self) -> Path:
@@ -137,10 +149,10 @@ class ApiServer(Startable):
         return [
             f"--etcd-servers=http://127.0.0.1:{self._etcd.port}",
             f"--cert-dir={self.folder / 'certs'}",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={self.address}",
             f"--secure-port={port}",
             # Its own choice would be the address of the default route: it ends where there is none, as on a train.
-            "--advertise-address=127.0.0.1",
+            f"--advertise-address={self.address}",
             "--endpoint-reconciler-type=none",  # it may not publish a loopback address, and nobody would read it
             # Told to end, it would wait a minute for watches to end by themselves. This makes it end them.
             "--shutdown-watch-termination-grace-period=1s",
@@ -148,15 +160,13 @@ class ApiServer(Startable):
             "--allow-privileged=true",
             "--authorization-mode=RBAC",
             f"--token-auth-file={self._tokens}",
-            # It would wait for the default service account, which the controller manager makes: there is none here.
-            "--disable-admission-plugins=ServiceAccount",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={key}",
             f"--service-account-signing-key-file={key}",
         ]
 
     def reach(self) -> Server:
-        return Server(f"https://127.0.0.1:{self.port}", authority_of(self.chain.read_text()))
+        return Server(f"https://{self.address}:{self.port}", authority_of(self.chain.read_text()))
 
     def ready(self, port: int) -> bool:
         return all(self._get(port, f"/api/v1/namespaces/{name}") for name in NAMESPACES) and bool(
@@ -165,13 +175,13 @@ class ApiServer(Startable):
 
     def _get(self, port: int, path: str) -> bytes | None:
         with socket.socket() as probe:  # loading certificates to find nobody listening would be most of the wait
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
+            if probe.connect_ex((self.address, port)) != 0:
                 return None
         try:
             tls = ssl.create_default_context(cadata=authority_of(self.chain.read_text()))
         except (FileNotFoundError, ssl.SSLError):  # not written yet, or not to its end
             return None
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=2.0, context=tls)
+        connection = http.client.HTTPSConnection(self.address, port, timeout=2.0, context=tls)
         return _get(connection, path, {"Authorization": f"Bearer {self._token}"})
 
 

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from circuitbreaker_local import binaries
-from circuitbreaker_local.binaries import ControlPlaneBinaries, control_plane_binaries
+from circuitbreaker_local.binaries import CONTROL_PLANE, ControlPlaneBinaries, control_plane_binaries
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.inspection import is_running
 from circuitbreaker_local.progress import Report, duration
@@ -135,16 +135,18 @@ def test_the_caches_of_a_build_go_unless_they_are_the_users(
     assert not (cache / "controlplane" / ".go-caches").exists()
 
 
-def test_the_key_covers_versions_system_and_sums(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A changed go.sum is another folder of the cache."""
-    key = binaries._key()
-    assert key.startswith(f"{binaries.required('k8s.io/kubernetes')}-{sys.platform}-")
+def test_the_key_covers_versions_system_and_sums(tmp_path: Path) -> None:
+    """A changed go.sum is another folder of the cache, and so is a changed program of our own."""
+    key = CONTROL_PLANE.key()
+    assert key.startswith(f"{CONTROL_PLANE.required('k8s.io/kubernetes')}-{sys.platform}-")
     for name in ("go.mod", "go.sum"):
-        (tmp_path / name).write_bytes((binaries.MODULE / name).read_bytes())
-    monkeypatch.setattr(binaries, "MODULE", tmp_path)
-    assert binaries._key() == key
+        (tmp_path / name).write_bytes((CONTROL_PLANE.folder / name).read_bytes())
+    copied = replace(CONTROL_PLANE, folder=tmp_path)
+    assert copied.key() == key
+    (tmp_path / "own.go").write_text("package main")
+    with_a_program = copied.key()
     (tmp_path / "go.sum").write_text("changed")
-    assert binaries._key() != key
+    assert len({key, with_a_program, copied.key()}) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,57 @@
+"""The cgroup below which everything of a node is counted, in each hierarchy of the machine; it goes with the node.
+
+Its name is that of the node's temporary folder. A cgroup outlives the processes in it, so what a killed run left is
+known by a name whose folder is gone, or not locked any more, and goes at the next start.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from circuitbreaker_local.folders import PREFIX, held
+
+MOUNT = Path("/sys/fs/cgroup")
+REMOVAL_SECONDS = 10.0
+
+
+def hierarchies() -> list[Path]:
+    """Where cgroups are made: one folder on a machine of version 2, one for each controller on one of version 1."""
+    if (MOUNT / "cgroup.controllers").exists():
+        return [MOUNT]
+    return [path for path in MOUNT.iterdir() if (path / "cgroup.procs").exists()]
+
+
+@contextmanager
+def cgroup(name: str) -> Iterator[str]:
+    """The path of a new cgroup `name`, as the kubelet wants it; removed with all below it at the end."""
+    sweep()
+    for hierarchy in hierarchies():
+        (hierarchy / name).mkdir(exist_ok=True)
+        for file in ("cpuset.cpus", "cpuset.mems"):  # version 1: empty ones let no process in
+            if (hierarchy / file).exists():
+                (hierarchy / name / file).write_text((hierarchy / file).read_text())
+    try:
+        yield f"/{name}"
+    finally:
+        remove(name)
+
+
+def remove(name: str) -> None:
+    """Back when it is gone; whatever was in it must be ending."""
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    for hierarchy in hierarchies():
+        while (hierarchy / name).exists() and time.monotonic() < deadline:
+            for folder, _, _ in os.walk(hierarchy / name, topdown=False):
+                with suppress(OSError):  # busy: a process in it has not quite ended
+                    Path(folder).rmdir()
+            if (hierarchy / name).exists():
+                time.sleep(0.05)
+
+
+def sweep() -> None:
+    """Remove the cgroups of nodes that nobody holds any more."""
+    for name in {path.name for hierarchy in hierarchies() for path in hierarchy.glob(f"{PREFIX}*")}:
+        if name not in {path.name for path in held()}:
+            remove(name)
