@@ -3,7 +3,7 @@ UV := scripts/uv
 RUN := $(UV) run --frozen --all-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint types bench bench-client bench-scale format clean
+.PHONY: help demo test chaos lint types bench bench-client bench-scale dashboards format clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ lint: ## ruff: rules and format
 
 types: ## mypy --strict on the packages; mypy and pyright on the client's public types
 	$(RUN) mypy
-	$(RUN) mypy tests/typing/client.py
+	$(RUN) mypy tests/typing/client.py scripts
 	$(RUN) pyright
 
 bench: ## figures: the functions beside HINCRBY, reflect lag, clock lag, 1,000 breakers until Ready
@@ -34,6 +34,9 @@ bench-client: ## figures: the Python client beside other breakers; ARGS="--plot 
 
 bench-scale: ## figures: 10,000 breakers; ARGS="--breakers 1000 --steady-minutes 1" for less
 	@$(RUN) python -m tests.bench.scale $(ARGS)
+
+dashboards: ## write the Grafana dashboards anew, from scripts/dashboards.py
+	$(RUN) python scripts/dashboards.py
 
 format: ## put the code into the project's format
 	$(RUN) ruff format

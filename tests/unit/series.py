@@ -23,7 +23,7 @@ def shown_series() -> dict[str, set[str]]:
     breakers = text_string_to_metric_families(BreakerPage(book).write(openmetrics=False))
     for family in (*metrics.registry.collect(), *breakers):
         # Without labels yet a family shows no sample: its name says what its samples will be called.
-        for suffix in ("", "_total", "_bucket"):
+        for suffix in ("", "_total", "_bucket", "_count", "_sum"):
             shown.setdefault(family.name + suffix, set())
         for sample in family.samples:
             shown.setdefault(sample.name, set()).update(sample.labels)
