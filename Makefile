@@ -3,7 +3,7 @@ UV := scripts/uv
 RUN := $(UV) run --frozen --all-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e
+.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e dashboards
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ lint: ## ruff: rules and format
 
 types: ## mypy --strict on the packages; mypy and pyright on the client's public types
 	$(RUN) mypy
-	$(RUN) mypy tests/typing/client.py
+	$(RUN) mypy tests/typing/client.py scripts
 	$(RUN) pyright
 
 bench: ## figures: the functions beside HINCRBY, reflect lag, clock lag, 1,000 breakers until Ready
@@ -46,6 +46,9 @@ bench-page: ## figures: the page with 10,000 breakers in a real Chromium; ARGS="
 
 pictures: ## the README's pictures, taken anew from the demo
 	@$(RUN) python scripts/pictures.py
+
+dashboards: ## write the Grafana dashboards anew, from scripts/dashboards.py
+	$(RUN) python scripts/dashboards.py
 
 format: ## put the code into the project's format
 	$(RUN) ruff format

@@ -330,13 +330,18 @@ def test_the_kind_overlay_at_work(plane: ControlPlane, redis_server_binary: Path
 # -- components/monitoring
 
 
-def test_alerts(tmp_path: Path) -> None:
-    """promtool plays the cases of alerts.test.yaml: each alert comes when it should, and only then."""
+@pytest.mark.parametrize(
+    ("rules", "cases"),
+    [("alerts.yaml", "alerts.test.yaml"), ("recording-rules.yaml", "recording-rules.test.yaml")],
+    ids=["alerts", "recording"],
+)
+def test_rules(tmp_path: Path, rules: str, cases: str) -> None:
+    """promtool plays the cases: each alert comes when it should, and only then; each day is what was put into it."""
     promtool = find_promtool()
-    alerts = yaml.safe_load((MANIFESTS / "components" / "monitoring" / "alerts.yaml").read_text(encoding="utf-8"))
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(alerts["spec"]), encoding="utf-8")
-    cases = Path(__file__).with_name("alerts.test.yaml").read_text(encoding="utf-8")
-    (tmp_path / "alerts.test.yaml").write_text(cases, encoding="utf-8")
-    for words in (["check", "rules", "rules.yaml"], ["test", "rules", "alerts.test.yaml"]):
+    shipped = yaml.safe_load((MANIFESTS / "components" / "monitoring" / rules).read_text(encoding="utf-8"))
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(shipped["spec"]), encoding="utf-8")
+    text = Path(__file__).with_name(cases).read_text(encoding="utf-8")
+    (tmp_path / cases).write_text(text, encoding="utf-8")
+    for words in (["check", "rules", "rules.yaml"], ["test", "rules", cases]):
         done = subprocess.run([promtool, *words], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr

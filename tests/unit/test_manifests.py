@@ -11,13 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
-from tests.unit.breakers import a_snapshot
+from tests.unit.series import shown_series
 
-from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_contract.state import Reason, State
-from circuitbreaker_operator.exposition import BreakerPage
-from circuitbreaker_operator.metrics import Book, Metrics
 from circuitbreaker_operator.settings import unknown_variables
 
 ROOT = Path(__file__).parents[2]
@@ -140,21 +135,7 @@ def rules() -> list[dict[str, Any]]:
 
 def test_alerts_are_about_series_that_exist() -> None:
     """A metric that is renamed would leave an alert that never comes."""
-    metrics, book = Metrics(), Book()
-    book.put(
-        BreakerKey("shop", "pay"),
-        a_snapshot(transition_totals={(State.CLOSED, State.OPEN, Reason.CONSECUTIVE_FAILURES): 1}),
-    )
-    metrics.lead()
-    metrics.queue("keys")
-    shown: dict[str, set[str]] = {}
-    breakers = text_string_to_metric_families(BreakerPage(book).write(openmetrics=False))
-    for family in (*metrics.registry.collect(), *breakers):
-        # Without labels yet a family shows no sample: its name says what its samples will be called.
-        for suffix in ("", "_total", "_bucket"):
-            shown.setdefault(family.name + suffix, set())
-        for sample in family.samples:
-            shown.setdefault(sample.name, set()).update(sample.labels)
+    shown = shown_series()
     for rule in rules():
         used = re.findall(r"\b(circuitbreaker_\w+)(?:\{([^}]*)\})?", rule["expr"])
         assert used
