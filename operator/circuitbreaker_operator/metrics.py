@@ -166,7 +166,8 @@ class Book:
 
     def aged(self) -> list[tuple[BreakerKey, Snapshot, float]]:
         """Every breaker with how many seconds old its snapshot is."""
-        entries = list(self._entries.items())  # one step of the interpreter: safe from another thread
+        # A copy is one step of the interpreter; a list of the items is not, since it makes a tuple of each.
+        entries = list(self._entries.copy().items())
         now = self._clock()
         return [(key, entry.snapshot, now - entry.at) for key, entry in entries]
 
