@@ -89,7 +89,7 @@ class Containers:
     def _ctr(self, *words: str, timeout_seconds: float) -> None:
         log = self._folder / "ctr.log"
         log.unlink(missing_ok=True)
-        command = [program("ctr"), f"--address={self.socket}", "--namespace=k8s.io", *words]
+        command: list[str | Path] = [program("ctr"), f"--address={self.socket}", "--namespace=k8s.io", *words]
         with Process(command, log=log) as process:
             if process.wait(timeout_seconds) != 0:
                 raise LocalError(f"ctr {' '.join(words)}: {tail(log)}")
