@@ -12,11 +12,11 @@ collect_ignore_glob = [] if "CB_NODE" in os.environ else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster() -> Cluster:
     """The one node."""
     cluster = Cluster(Path(os.environ["KUBECONFIG"]))
     cluster.prepare()
-    yield cluster
+    return cluster
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""An installation's life as a user meets it, step by step on one real node: each step begins where the one before ended.
+"""An installation's life as a user meets it, step by step on one real node: each begins where the one before ended.
 
 `make e2e` stops at the first step that fails.
 """
@@ -133,7 +133,7 @@ def test_redis_is_deleted(cluster: Cluster) -> None:
 
 
 def test_a_drain(cluster: Cluster) -> None:
-    """Evictions take everything: without Redis no operator is ready, and that must not hold the node. It all comes back."""
+    """Evictions take everything: without Redis no operator is ready, and that must not hold the node. All comes back."""
     generation = cluster.breaker()["status"]["stateGeneration"]
     cluster.kubectl("drain", "node1", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
     assert cluster.names("pods", "--all-namespaces", "--field-selector=status.phase=Running") == []

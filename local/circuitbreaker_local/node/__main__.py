@@ -29,8 +29,7 @@ def main() -> int:
     report = Report()
     try:
         ensure_packages(report)
-        if not shutil.which(command[0]):
-            raise LocalError(f"there is no {command[0]} to run")
+        _must_exist(command[0])
         binaries = node_binaries(report)
         operators = [shipped.operator(tag) for tag in OPERATOR_TAGS]
         images = [shipped.pause(binaries.pause), shipped.redis(), shipped.sample(), *operators]
@@ -40,10 +39,15 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    os.execv(
+    os.execv(  # noqa: S606 # no shell: the words go as they are
         sys.executable, [sys.executable, "-m", "circuitbreaker_local.node.inside", *map(str, files), "--", *command]
     )
     return 0
+
+
+def _must_exist(program: str) -> None:
+    if not shutil.which(program):
+        raise LocalError(f"there is no {program} to run")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ CONFIGURATION = """\
 version = 2
 root = "{folder}/containerd"
 state = "{folder}/containerd.state"
-disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs"]
+disabled_plugins = [
+  "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs"
+]
 
 [grpc]
   address = "{folder}/containerd.sock"

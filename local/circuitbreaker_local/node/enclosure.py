@@ -25,7 +25,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def enclosed(work: Callable[[], int]) -> int:
     """Calls `work` inside; its return value, or 128 and the number of the signal that ended it.
 
-    To be called by a process with one thread. Ctrl-C reaches `work` from the terminal; SIGTERM and SIGHUP are handed on.
+    To be called by a process with one thread. Ctrl-C reaches `work` from the terminal; SIGTERM and SIGHUP are
+    handed on.
     """
     _unshare(CLONE_NEWPID)  # for children alone
     born, outside_is_ready = os.pipe()
