@@ -133,7 +133,7 @@ def test_redis_is_deleted(cluster: Cluster) -> None:
 
 
 def test_a_drain(cluster: Cluster) -> None:
-    """Evictions take everything: without Redis no operator is ready, and that must not hold the node. All comes back."""
+    """Evictions take everything: without Redis no operator is ready, and must not hold the node. All is back later."""
     generation = cluster.breaker()["status"]["stateGeneration"]
     cluster.kubectl("drain", "node1", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
     assert cluster.names("pods", "--all-namespaces", "--field-selector=status.phase=Running") == []
