@@ -169,6 +169,7 @@ class Scale:
     async def idle(self, operator: OperatorProcess) -> None:
         """Nothing happens."""
         pid = operator.process.pid
+        await self.caught_up(operator)
         await asyncio.sleep(5.0)
         before, writes, began = cpu_seconds(pid), await self.api.writes(), time.monotonic()
         await asyncio.sleep(self.asked.idle_seconds)
@@ -200,15 +201,18 @@ class Scale:
         say(f"scrape of {size / 1e6:.1f} MB", percentiles(took))
         say("  /healthz meanwhile", percentiles(waits))
 
+    async def caught_up(self, operator: OperatorProcess) -> None:
+        """Once around all breakers, and nothing left to reconcile."""
+        await self.until(lambda: (operator.metric("circuitbreaker_operator_sweeps_total") or 0) >= 1, "a sweep")
+        depth = 'circuitbreaker_operator_workqueue_depth{queue="reconcile"}'
+        await self.until(lambda: not operator.metric(depth), "its queue")
+
     async def restart(self, label: str) -> None:
         """A new process: in force again, and what it writes of what has not changed."""
         writes = await self.api.writes()
         began = time.monotonic()
         async with self.operator(self.asked.status_qps) as operator:
-            await self.until(lambda: (operator.metric("circuitbreaker_operator_sweeps_total") or 0) >= 1, "a sweep")
-            await self.until(
-                lambda: not operator.metric('circuitbreaker_operator_workqueue_depth{queue="reconcile"}'), "its queue"
-            )
+            await self.caught_up(operator)
             caught_up, spent = time.monotonic() - began, cpu_seconds(operator.process.pid)
             await asyncio.sleep(5.0)
             wrote = await self.difference(writes)

@@ -71,7 +71,7 @@ def test_no_right_to_write_statuses_is_said_once(world: World) -> None:
             assert "forbidden" in said[0]
             assert "grant patch on circuitbreakers/status" in said[0]
             assert not [line for line in operator.log.splitlines() if "cannot write status" in line]
-            assert all(world.keys_of(name) for name in names)
+            world.until(lambda: all(map(world.keys_of, names)), "Redis to be served all the same")
             assert operator.ready
             rights.give()
             world.until_ready(*names)
