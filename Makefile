@@ -2,6 +2,9 @@
 UV := scripts/uv
 RUN := $(UV) run --frozen --all-extras
 
+# Tests wait more than they work, so the whole of them runs two at once; a selection (ARGS) runs in one process.
+JOBS ?= $(if $(ARGS),0,2)
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e dashboards
 
@@ -11,8 +14,9 @@ help: ## this list
 demo: ## apply a breaker and watch it open and recover, on an embedded control plane; HOLD=1 keeps it running
 	@$(RUN) python -m circuitbreaker_local.demo $(if $(filter-out 0 false no,$(HOLD)),--hold)
 
-test: ## every test that needs no image; ARGS="-k name" selects
-	$(RUN) pytest $(ARGS)
+test: ## every test that needs no image; ARGS="-k name" selects, JOBS=1 runs one at a time
+	@$(if $(filter-out 0,$(JOBS)),$(RUN) python -m circuitbreaker_local binaries)
+	$(RUN) pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 e2e: ## an installation's life on a real node with pods, without Docker (Linux, root); ARGS="-k name"
 	@$(RUN) python -m circuitbreaker_local.node $(CURDIR)/.venv/bin/python -m pytest -x tests/e2e $(ARGS)

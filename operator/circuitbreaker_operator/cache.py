@@ -4,8 +4,10 @@ Those three overtake each other. So a newer version never gives way to an older 
 which is where versions start over after a restore of etcd. A uid that was deleted never comes back.
 """
 
+import random
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
+from itertools import islice
 
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_operator.resource import Resource, version_number
@@ -38,6 +40,13 @@ class Cache:
 
     def get(self, key: BreakerKey) -> Resource | None:
         return self._resources.get(key)
+
+    def any(self) -> BreakerKey | None:
+        """One of them by chance; None when there is none. No list of all is made for it."""
+        if not self._resources:
+            return None
+        place = random.randrange(len(self._resources))  # noqa: S311 # no secret
+        return next(islice(self._resources, place, None))
 
     def put(self, resource: Resource, *, listed: bool = False) -> Change:
         """Keeps the resource unless it is older than what is there, or buried."""

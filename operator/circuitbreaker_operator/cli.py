@@ -160,6 +160,9 @@ async def _serve(settings: Settings, fence: Fence) -> int:
         _leave(FAILURE)
     if not task.cancelled() and task.exception() is not None:
         return _crashed(task)
+    for number in (signal.SIGTERM, signal.SIGINT):  # else one that comes twice ends the interpreter while it winds up
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     logger.info("stopped")
     return FINE
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -21,6 +21,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import kube_config
+from pydantic import Field, TypeAdapter
 
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_operator import lease as leases
@@ -55,6 +56,35 @@ class Listed:
     key: BreakerKey
     uid: str
     resource_version: str
+
+
+@dataclass(slots=True)
+class _Metadata:
+    name: str
+    namespace: str
+    uid: str
+    resource_version: Annotated[str, Field(validation_alias="resourceVersion")]
+
+
+@dataclass(slots=True)
+class _Item:
+    metadata: _Metadata
+
+
+@dataclass(slots=True)
+class _PageMetadata:
+    token: Annotated[str, Field(validation_alias="continue")] = ""
+
+
+@dataclass(slots=True)
+class _Page:
+    """What is read of a list of thousands; most of its text is managedFields, and no objects are made of them."""
+
+    metadata: _PageMetadata
+    items: list[_Item] | None = None
+
+
+_PAGE = TypeAdapter(_Page)
 
 
 async def load_configuration() -> Configuration:
@@ -172,13 +202,12 @@ class Cluster:
     async def list_all(self, namespaces: tuple[str, ...]) -> AsyncIterator[Listed]:
         """Every resource, as of one moment in each namespace (or in all, when none is given)."""
         for namespace in namespaces or ("",):
-            async for item in self._list(_path(namespace)):
-                metadata = item["metadata"]
+            async for metadata in self._list(_path(namespace)):
                 try:
-                    key = BreakerKey(metadata["namespace"], metadata["name"])
+                    key = BreakerKey(metadata.namespace, metadata.name)
                 except ValueError:
                     continue
-                yield Listed(key, metadata["uid"], metadata["resourceVersion"])
+                yield Listed(key, metadata.uid, metadata.resource_version)
 
     async def get(self, key: BreakerKey) -> Resource | None:
         """The resource as it is now; None when there is none."""
@@ -214,14 +243,14 @@ class Cluster:
         """Refused with 409 when there is a newer version than the one in `body`."""
         return Lease.of(await self._request("PUT", f"{_leases(namespace)}/{name}", body))
 
-    async def _list(self, path: str) -> AsyncIterator[dict[str, Any]]:
+    async def _list(self, path: str) -> AsyncIterator[_Metadata]:
         token = ""
         while True:
             query = [("limit", str(_CHUNK)), *([("continue", token)] if token else [])]
-            page = await self._request("GET", path, query=query, accept=_METADATA_ONLY)
-            for item in page.get("items") or []:
-                yield item
-            token = page["metadata"].get("continue") or ""
+            page = _PAGE.validate_json(await self._send("GET", path, query=query, accept=_METADATA_ONLY))
+            for item in page.items or []:
+                yield item.metadata
+            token = page.metadata.token
             if not token:
                 return
 
@@ -231,10 +260,20 @@ class Cluster:
         path: str,
         body: Mapping[str, Any] | None = None,
         *,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        return dict(json.loads(await self._send(method, path, body, content_type=content_type)))
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
         query: list[tuple[str, str]] | None = None,
         accept: str = "application/json",
         content_type: str = "application/json",
-    ) -> dict[str, Any]:
+    ) -> bytes:
         url = f"{self.address}{path}{f'?{urlencode(query)}' if query else ''}"
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": USER_AGENT}
         loop = asyncio.get_running_loop()
@@ -246,7 +285,7 @@ class Cluster:
                 response = await self._client.rest_client.request(  # type: ignore[no-untyped-call]
                     method, url, headers=headers, body=body, _request_timeout=_TIMEOUT
                 )
-                data = await response.read()
+                data: bytes = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
                 self._reached = False
                 self._outage.failed(str(error) or type(error).__name__)
@@ -258,7 +297,7 @@ class Cluster:
         self._judge(method, response.status, refusal)
         if refusal is not None:
             raise refusal
-        return dict(json.loads(data))
+        return data
 
     def _judge(self, method: str, status: int, refusal: ClusterRefusedError | ClusterUnavailableError | None) -> None:
         """What an answer tells of the API server."""

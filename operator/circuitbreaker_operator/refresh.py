@@ -10,7 +10,6 @@ when it has gone, all others may have too.
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from typing import Final
 from zlib import crc32
@@ -77,8 +76,9 @@ class Refresh:
         while True:
             await asyncio.sleep(_SAMPLE_SECONDS)
             await self._store.up.wait()
-            if seen := self._seen():
-                answers = await self._tick([random.choice(seen)])  # noqa: S311 # any will do
+            key = self._cache.any()
+            if key is not None and self._book.get(key) is not None:
+                answers = await self._tick([key])
                 if any(isinstance(each, UnknownBreakerError) for each in answers):
                     self._emptied()
 

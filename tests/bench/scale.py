@@ -203,9 +203,9 @@ class Scale:
 
     async def caught_up(self, operator: OperatorProcess) -> None:
         """Once around all breakers, and nothing left to reconcile."""
-        await self.until(lambda: (operator.metric("circuitbreaker_operator_sweeps_total") or 0) >= 1, "a sweep")
+        await self.until(lambda: "[+] synced" in operator.get("/readyz")[1], "a sweep")
         depth = 'circuitbreaker_operator_workqueue_depth{queue="reconcile"}'
-        await self.until(lambda: not operator.metric(depth), "its queue")
+        await self.until(lambda: not operator.metric(depth), "its queue", 2.0)  # a scrape of all is no small thing
 
     async def restart(self, label: str) -> None:
         """A new process: in force again, and what it writes of what has not changed."""

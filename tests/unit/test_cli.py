@@ -53,7 +53,7 @@ def an_environment(tmp_path: Path) -> tuple[dict[str, str], Path]:
 
 @pytest.mark.skipif(OPENSSL is None, reason="makes the certificates")
 def test_no_key_is_left_behind(tmp_path: Path) -> None:
-    """Not while it runs, and not when it has ended; a signal that comes twice at once is one."""
+    """Not while it runs, and not when it has ended; a signal that comes again is one."""
     environment, temporary = an_environment(tmp_path)
     with subprocess.Popen([*COMMAND, "run"], env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -66,6 +66,11 @@ def test_no_key_is_left_behind(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
             time.sleep(0.01)
             process.send_signal(signal.SIGTERM)
+            while "stopped" not in said and (line := process.stderr.readline() if process.stderr else ""):
+                said += line
+            while process.poll() is None:  # the interpreter winds up
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.002)
             said += process.communicate(timeout=20)[1]
         finally:
             process.kill()
