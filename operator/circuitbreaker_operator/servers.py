@@ -8,8 +8,9 @@ which argument of an FCALL is the key, one round trip for each call.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -36,13 +37,14 @@ class Servers(ABC):
             settings, login, database=where.database, connections=connections, retries=retries
         )
         self._clients: dict[Address, Redis] = {}
+        self._users: Counter[Redis] = Counter()
         self.idle: frozenset[Address] = frozenset()  # primaries that have no keys yet, and may get some
 
     async def locate(self) -> frozenset[Address]:
         """Asks who the primaries are; connections to others are closed."""
         found = await self._find()
         for address in self._clients.keys() - found - self.idle:
-            await close(self._clients.pop(address))
+            await self._close_unless_used(self._clients.pop(address))
         return found
 
     def client(self, address: Address) -> Redis:
@@ -53,7 +55,8 @@ class Servers(ABC):
 
     async def at(self, address: Address, *command: str | int) -> Any:
         """The reply of one server."""
-        return await self.client(address).execute_command(*command)  # type: ignore[no-untyped-call]
+        async with self._lent(address) as client:
+            return await client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def send(self, *command: str | int) -> Any:
         """The reply of the server that has the command's key."""
@@ -69,7 +72,7 @@ class Servers(ABC):
     async def renew(self) -> None:
         """Connections begin anew; redis-py keeps what it read from the files of certificates as long as one lives."""
         while self._clients:
-            await close(self._clients.popitem()[1])
+            await self._close_unless_used(self._clients.popitem()[1])
 
     async def aclose(self) -> None:
         await self.renew()
@@ -78,10 +81,31 @@ class Servers(ABC):
     async def _find(self) -> frozenset[Address]: ...
 
     async def _piped(self, address: Address, commands: Sequence[Command]) -> list[Any]:
-        pipeline = self.client(address).pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return await pipeline.execute(raise_on_error=False)
+        async with self._lent(address) as client:
+            pipeline = client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute(raise_on_error=False)
+
+    @asynccontextmanager
+    async def _lent(self, address: Address) -> AsyncIterator[Redis]:
+        """The client of one server, for a call. What is given up meanwhile is closed by the last who uses it.
+
+        redis-py stumbles over a connection that is closed while it connects: its writer is None by then.
+        """
+        client = self.client(address)
+        self._users[client] += 1
+        try:
+            yield client
+        finally:
+            self._users[client] -= 1
+            if self._clients.get(address) is not client:
+                await self._close_unless_used(client)
+
+    async def _close_unless_used(self, client: Redis) -> None:
+        if not self._users[client]:
+            del self._users[client]
+            await close(client)
 
 
 class Standalone(Servers):

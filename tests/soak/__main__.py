@@ -78,6 +78,9 @@ class Soak:
     def run(self) -> None:
         while not self.over:
             self.load(self.fault_every)
+            if not self.stage.operator.process.alive:  # by itself: no fault is being done
+                self.wrong.append(f"no operator any more: {self.stage.operator.process.obituary()}"[:2000])
+                break
             if self.over:
                 break
             # Long stretches between its deaths: else nobody would see its memory grow.
