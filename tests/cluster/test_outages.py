@@ -16,7 +16,7 @@ def test_operator_restarted_while_open(world: World) -> None:
     fleet = world.fleet("payments")
     with world.operator() as operator:
         operator.wait_ready()
-        world.create("payments", recoveryTimeout="4s", successThreshold=1)
+        world.create("payments", recoveryTimeout="8s", successThreshold=1)  # longer than a start
         world.until_ready("payments")
         fleet.open()
         world.until_state("payments", "Open")
