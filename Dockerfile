@@ -26,10 +26,10 @@ COPY README.md LICENSE ./
 COPY contract contract
 COPY clients clients
 COPY operator operator
-# By its name and from a folder, the wheel leaves no trace of where and when it was made.
+# By pip, since uv notes the time of the wheel's file beside what it installs.
 RUN /tools/bin/uv build --wheel --offline --no-build-isolation --python /tools/bin/python --out-dir /wheel \
-    && /tools/bin/uv pip install --python /opt/circuitbreaker/bin/python --offline --no-index --find-links /wheel --no-deps \
-        circuitbreakers
+    && /tools/bin/python -m pip --disable-pip-version-check --python /opt/circuitbreaker/bin/python install \
+        --no-index --find-links /wheel --no-deps --no-compile circuitbreakers
 # The one run leaves the bytecode of what the operator loads. To compile all would add 60 MB that nothing reads: the client of
 # Kubernetes has thousands of models. Bytecode holds the time of its source, so that is set before, and that of the rest after.
 ARG SOURCE_DATE_EPOCH=1580601600
