@@ -54,6 +54,32 @@ pictures: ## the README's pictures, taken anew from the demo
 dashboards: ## write the Grafana dashboards anew, from scripts/dashboards.py
 	$(RUN) python scripts/dashboards.py
 
+.PHONY: lock version dist release release-check
+lock: ## solve dependencies anew; writes uv.lock and build-requirements.txt; ARGS="--upgrade" for newer ones
+	$(UV) lock $(ARGS)
+	@{ echo "# \`make lock\` writes this from uv.lock: what makes the wheel and the image, as pip --require-hashes reads it."; \
+	   $(UV) export --quiet --frozen --only-group build --no-emit-project --no-annotate --no-header; } > build-requirements.txt
+
+version: ## the version; V=0.2.0 sets it in every file that says it
+	@$(RUN) python -m scripts.version $(V)
+
+DIST := dist
+dist: ## the wheel and the sdist, in dist/: from the same commit the same bytes
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(UV) build --clear --out-dir $(DIST) \
+		--build-constraints build-requirements.txt --require-hashes
+	@cd $(DIST) && sha256sum *.whl *.tar.gz
+
+release: ## the files of a release: V=0.2.0 everywhere, and what is unreleased is of it; docs/release.md has all steps
+	@$(RUN) python -m scripts.changelog $(or $(V),$(error make release V=0.2.0))
+	@$(RUN) python -m scripts.version $(V)
+
+release-check: ## what must hold of a commit that is tagged: nothing beside it, version, changelog, locks, wheel and sdist
+	@test -z "$$(git status --porcelain)" || { git status --short; echo "the checkout is not what is committed" >&2; exit 1; }
+	$(UV) lock --check
+	$(RUN) python -m scripts.version
+	$(RUN) python -m scripts.changelog --released
+	$(RUN) pytest -q tests/distribution tests/unit/test_version.py tests/unit/test_changelog.py tests/unit/test_image.py
+
 format: ## put the code into the project's format
 	$(RUN) ruff format
 	$(RUN) ruff check --fix

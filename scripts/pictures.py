@@ -110,7 +110,7 @@ class Pictures(Story):
         environment = os.environ | {"PATH": path, "KUBECONFIG": str(self.plane.kubeconfig), "TERM": "xterm-256color"}
         environment |= {"COLUMNS": str(COLUMNS), "COLORTERM": "truecolor"}
         environment.pop("NO_COLOR", None)
-        command = [self.binaries.kubectl, "breaker", *line.split()]
+        command = [str(self.binaries.kubectl), "breaker", *line.split()]
         process = subprocess.Popen(command, env=environment, stdin=outer, stdout=outer, stderr=outer)
         os.close(outer)
         said = b""

@@ -2,7 +2,7 @@
 
 import sys
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -31,6 +31,20 @@ app.command("reset")(acting.reset)
 def version_() -> None:
     """The version of this program."""
     sys.stdout.write(version("circuitbreakers") + "\n")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        version_()
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="The version of this program.")
+    ] = False,
+) -> None: ...
 
 
 def main() -> NoReturn:

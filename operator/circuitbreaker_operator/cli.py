@@ -30,7 +30,7 @@ LEASE_LOST: Final = 3
 _SAME_SIGNAL_SECONDS: Final = 1.0  # process groups and wrappers deliver one twice
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the console script; ends the process."""
     given = _parser().parse_args(arguments)
     if given.command == "version":
@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=settings_help(),
         formatter_class=shape,
     )
+    parser.add_argument("--version", action="version", version=version("circuitbreakers"))
     commands = parser.add_subparsers(dest="command", required=True, metavar="run | purge | version")
     commands.add_parser(
         "run",

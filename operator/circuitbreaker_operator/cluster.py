@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 _UNHEARD = logging.getLogger(f"{__name__}.unheard")
 _UNHEARD.disabled = True
 
-USER_AGENT: Final = "circuitbreaker-operator"
+USER_AGENT: Final = f"circuitbreaker-operator/{version('circuitbreakers')}"
 IN_FLIGHT: Final = 16
 _CHUNK: Final = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)

@@ -4,7 +4,6 @@ tests/cluster/test_manifests.py asks a real API server.
 """
 
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "Job"}
 FILES = sorted(MANIFESTS.rglob("*.yaml"))
 FOLDERS = [path.parent for path in FILES if path.name == "kustomization.yaml"]
 ALERTS = MANIFESTS / "components" / "monitoring" / "alerts.yaml"
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 
 def documents() -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -94,38 +92,6 @@ def test_no_file_is_forgotten(folder: Path) -> None:
     text = (folder / "kustomization.yaml").read_text(encoding="utf-8")
     others = {path.name for path in folder.iterdir()} - {"kustomization.yaml", "role.yaml"}
     assert [name for name in sorted(others) if not re.search(rf"(?<![\w-]){re.escape(name)}\b", text)] == []
-
-
-def test_images_are_of_this_version() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    assert f"ARG VERSION={VERSION}\n" in dockerfile
-    (image,) = re.findall(r"image: (circuitbreaker-operator\S*)", (MANIFESTS / "base" / "deployment.yaml").read_text())
-    assert image == f"circuitbreaker-operator:{VERSION}"
-    production = yaml.safe_load((MANIFESTS / "overlays" / "production" / "kustomization.yaml").read_text())
-    assert [each["newTag"] for each in production["images"]] == [VERSION]
-
-
-def test_the_image() -> None:
-    """A numeric user, any base, dependencies of the lock file, and health that Kubernetes alone asks for."""
-    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
-    instructions = [line for line in lines if re.match(r"[A-Z]+ ", line)]
-    assert instructions[0].startswith("ARG BASE_IMAGE=")
-    assert [each for each in instructions if each.startswith("FROM")] == [
-        "FROM ${BASE_IMAGE} AS build",
-        "FROM ${BASE_IMAGE}",
-    ]
-    assert [each for each in instructions if each.startswith("USER")] == ["USER 65532:65532"]
-    assert not [each for each in instructions if each.startswith(("HEALTHCHECK", "ADD"))]
-    assert all("--frozen" in line for line in lines if "uv sync" in line)
-    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    copied = {
-        source
-        for each in instructions
-        if each.startswith("COPY ") and "--from" not in each
-        for source in each.split()[1:-1]
-    }
-    assert "*" in ignored
-    assert {line[1:] for line in ignored if line.startswith("!")} == copied
 
 
 def rules() -> list[dict[str, Any]]:

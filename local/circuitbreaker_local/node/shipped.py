@@ -6,7 +6,10 @@ from circuitbreaker_local.node.images import Image
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCKERFILES = ROOT / "local" / "node" / "images"
-OPERATOR_SOURCES = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "contract", "clients", "operator")
+OPERATOR_SOURCES = (
+    *("build-requirements.txt", "pyproject.toml", "uv.lock", "README.md", "LICENSE"),
+    *("contract", "clients", "operator"),
+)
 SAMPLE_SOURCES = ("pyproject.toml", "README.md", "LICENSE", "contract", "clients", "examples/mcp-app")
 
 
