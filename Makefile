@@ -6,7 +6,7 @@ RUN := $(UV) run --frozen --all-extras
 JOBS ?= $(if $(ARGS),0,2)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e dashboards
+.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e dashboards docs reference
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,9 +54,15 @@ pictures: ## the README's pictures, taken anew from the demo
 dashboards: ## write the Grafana dashboards anew, from scripts/dashboards.py
 	$(RUN) python scripts/dashboards.py
 
+docs: ## build the site into site/, with every link and anchor checked; open site/index.html
+	@$(RUN) sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . site
+
+reference: ## write docs/reference/ anew, from the resource, the settings and the metrics
+	@$(RUN) python scripts/reference.py
+
 format: ## put the code into the project's format
 	$(RUN) ruff format
 	$(RUN) ruff check --fix
 
 clean: ## remove what tools left in the checkout (the cache of built binaries stays)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site
