@@ -1,7 +1,7 @@
 """The site, built by `make docs`: nothing of it comes from elsewhere, and it opens without a server.
 
-Its source is the repository, not this folder: a link between two files holds in the site and at a code host alike. Every
-link and anchor is checked while it is built, and whatever is found is an error there.
+Its source is the repository, not this folder: a link between two files holds in the site and at a code host alike.
+Every link and anchor is checked while it is built, and whatever is found is an error there.
 """
 
 from importlib.metadata import version as installed
@@ -70,16 +70,8 @@ def _with_contents(app: Sphinx, page: str, source: list[str]) -> None:
     """Appends the contents to the start page: in its file they would be noise for who reads it as it is."""
     if page == app.config.root_doc:
         for caption, pages in CONTENTS.items():
-            lines = [
-                "```{toctree}",
-                ":hidden:",
-                ":glob:",
-                f":caption: {caption}",
-                "",
-                *(f"/{each}" for each in pages),
-                "```",
-            ]
-            source[0] += "\n\n" + "\n".join(lines) + "\n"
+            listed = "\n".join(f"/{each}" for each in pages)
+            source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{listed}\n```\n"
 
 
 def setup(app: Sphinx) -> None:
