@@ -4,9 +4,11 @@ Its source is the repository, not this folder: a link between two files holds in
 Every link and anchor is checked while it is built, and whatever is found is an error there.
 """
 
+import posixpath
 from importlib.metadata import version as installed
 from typing import Final
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 # What the bar at the side shows, in a reader's order. A page that is missing here is an error of the build.
@@ -74,6 +76,16 @@ def _with_contents(app: Sphinx, page: str, source: list[str]) -> None:
             source[0] += f"\n\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{listed}\n```\n"
 
 
+def _with_titles(app: Sphinx, tree: nodes.document, page: str) -> None:
+    """A link that is named after a file shows the title of the page instead."""
+    for link in tree.findall(nodes.reference):
+        if link.get("internal") and link.astext().endswith(".md"):
+            target = posixpath.join(posixpath.dirname(page), link["refuri"].partition("#")[0])
+            title = app.env.titles[posixpath.normpath(target).removesuffix(".html")]
+            link.children = [nodes.Text(title.astext())]
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _with_contents)
+    app.connect("doctree-resolved", _with_titles)
