@@ -31,11 +31,10 @@ RESOURCE: Final = """\
 A duration is written as in the Gateway API: `30s`, `1m30s`, `500ms`. A time is one of RFC 3339. What an edit of a field
 keeps: [operator.md](../operator.md#what-an-edit-keeps)."""
 SETTINGS: Final = """\
-The operator reads these variables of its environment once, when it starts; `circuitbreaker-operator --help` prints them,
-too. A duration is like `500ms`, `30s` or `1m30s`, and a bare whole number is seconds. A boolean is `true`, `1`, `yes`,
-`on`, `false`, `0`, `no` or `off`. An empty variable is one that is not set. A value that cannot be read, or that
-contradicts another, stops the start with a line that names the variable; a variable that begins with `CB_` and that
-nobody knows is said once in the log.
+The operator reads these variables of its environment, once; `circuitbreaker-operator --help` prints them. A duration is like `500ms`, `30s` or `1m30s`, and a bare whole number is seconds. A boolean is `true`, `1`, `yes`, `on`,
+`false`, `0`, `no` or `off`. An empty variable is one that is not set. A value that cannot be read, or that contradicts
+another, stops the start with a line that names the variable; a variable that begins with `CB_` and that nobody knows is
+said once in the log.
 
 The Python client has settings of its own: [client.md](../client.md#options)."""
 METRICS: Final = """\
