@@ -31,10 +31,11 @@ RESOURCE: Final = """\
 A duration is written as in the Gateway API: `30s`, `1m30s`, `500ms`. A time is one of RFC 3339. What an edit of a field
 keeps: [operator.md](../operator.md#what-an-edit-keeps)."""
 SETTINGS: Final = """\
-The operator reads these variables of its environment, once; `circuitbreaker-operator --help` prints them. A duration is like `500ms`, `30s` or `1m30s`, and a bare whole number is seconds. A boolean is `true`, `1`, `yes`, `on`,
-`false`, `0`, `no` or `off`. An empty variable is one that is not set. A value that cannot be read, or that contradicts
-another, stops the start with a line that names the variable; a variable that begins with `CB_` and that nobody knows is
-said once in the log.
+The operator reads these variables of its environment, once; `circuitbreaker-operator --help` prints them. A duration is
+like `500ms`, `30s` or `1m30s`, and a bare whole number is seconds. A boolean is `true`, `1`, `yes`, `on`, `false`, `0`,
+`no` or `off`. An empty variable is one that is not set. A value that cannot be read, or that contradicts another, stops
+the start with a line that names the variable; a variable that begins with `CB_` and that nobody knows is said once in
+the log.
 
 The Python client has settings of its own: [client.md](../client.md#options)."""
 METRICS: Final = """\
@@ -190,7 +191,13 @@ _SECTIONS: Final = {
     "HTTP": ("http_", "web"),
     "Logs and metrics": ("log_", "metrics_"),
 }
-_KINDS: Final = {bool: "boolean", int: "whole number", float: "number", Path: "file", tuple: "list, with commas"}
+_KINDS: Final[Mapping[Any, str]] = {
+    bool: "boolean",
+    int: "whole number",
+    float: "number",
+    Path: "file",
+    tuple: "list, with commas",
+}
 
 
 def section_of(field: str) -> str:
@@ -258,7 +265,7 @@ def instruments() -> Iterator[tuple[str, ...]]:
     # The library tells the names of labels only with a sample, and most have none before there is work.
     for each in metrics.registry._collector_to_names:  # noqa: SLF001
         if isinstance(each, MetricWrapperBase):
-            yield row(each._name, each._type, each._labelnames, each._documentation)  # noqa: SLF001
+            yield row(each._name, str(each._type), each._labelnames, each._documentation)  # noqa: SLF001
 
 
 class Recorder:
