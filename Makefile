@@ -6,7 +6,7 @@ RUN := $(UV) run --frozen --all-extras
 JOBS ?= $(if $(ARGS),0,2)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e dashboards
+.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e dashboards docs reference lock version dist release release-check
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,7 +54,6 @@ pictures: ## the README's pictures, taken anew from the demo
 dashboards: ## write the Grafana dashboards anew, from scripts/dashboards.py
 	$(RUN) python scripts/dashboards.py
 
-.PHONY: lock version dist release release-check
 lock: ## solve dependencies anew; writes uv.lock and build-requirements.txt; ARGS="--upgrade" for newer ones
 	$(UV) lock $(ARGS)
 	@{ echo "# \`make lock\` writes this from uv.lock: what makes the wheel and the image, as pip --require-hashes reads it."; \
@@ -80,9 +79,15 @@ release-check: ## what must hold of a commit that is tagged: nothing beside it, 
 	$(RUN) python -m scripts.changelog --released
 	$(RUN) pytest -q tests/distribution tests/unit/test_version.py tests/unit/test_changelog.py tests/unit/test_image.py
 
+docs: ## build the site into site/, with every link and anchor checked; open site/index.html
+	@$(RUN) sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . site
+
+reference: ## write docs/reference/ anew, from the resource, the settings and the metrics
+	@$(RUN) python scripts/reference.py
+
 format: ## put the code into the project's format
 	$(RUN) ruff format
 	$(RUN) ruff check --fix
 
 clean: ## remove what tools left in the checkout (the cache of built binaries stays)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site

@@ -17,28 +17,31 @@ from circuitbreaker_operator.metrics import Book
 
 
 class Family(NamedTuple):
-    """A metric: its name without `_total`, kind and meaning."""
+    """A metric: its name without `_total`, kind, meaning, and its labels besides namespace and name."""
 
     name: str
     kind: str
     text: str
+    labels: tuple[str, ...] = ()
 
     def header(self, *, openmetrics: bool) -> str:
         name = self.name if openmetrics or self.kind == "gauge" else f"{self.name}_total"
         return f"# HELP {name} {self.text}\n# TYPE {name} {self.kind}\n"
 
 
-STATE: Final = Family("circuitbreaker_state", "gauge", "1 for the state that it is in.")
-TRANSITIONS: Final = Family("circuitbreaker_transitions", "counter", "Changes of state.")
-CALLS: Final = Family("circuitbreaker_calls", "counter", "Calls by outcome.")
+STATE: Final = Family("circuitbreaker_state", "gauge", "1 for the state that it is in.", ("state",))
+TRANSITIONS: Final = Family(
+    "circuitbreaker_transitions", "counter", "Changes of state.", ("from_state", "to_state", "reason")
+)
+CALLS: Final = Family("circuitbreaker_calls", "counter", "Calls by outcome.", ("outcome",))
 REFUSED: Final = Family("circuitbreaker_not_permitted", "counter", "Calls that were refused.")
 LATE: Final = Family("circuitbreaker_late_results", "counter", "Outcomes of an earlier state, which changed nothing.")
 STREAK: Final = Family("circuitbreaker_consecutive_failures", "gauge", "Failures in a row.")
-SECONDS: Final = Family("circuitbreaker_state_seconds", "counter", "Time spent in each state.")
+SECONDS: Final = Family("circuitbreaker_state_seconds", "counter", "Time spent in each state.", ("state",))
 UNTIL: Final = Family(
     "circuitbreaker_open_until_timestamp_seconds", "gauge", "When Open ends; absent when it is not Open."
 )
-PROBES: Final = Family("circuitbreaker_probes", "counter", "Probes by how they ended.")
+PROBES: Final = Family("circuitbreaker_probes", "counter", "Probes by how they ended.", ("result",))
 REPORTERS: Final = Family("circuitbreaker_reporters", "gauge", "Client processes seen lately.")
 FAILURE_RATE: Final = Family(
     "circuitbreaker_failure_rate_percent", "gauge", "Share of failed calls in the window; absent below minimumCalls."

@@ -8,6 +8,7 @@ with CB_ and that nobody knows is most likely a typing error, so it is said once
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -62,13 +63,24 @@ def _hosts(value: object) -> object:
     return names
 
 
-def _from_to(low_ms: int, high_ms: int) -> AfterValidator:
-    def check(value: int) -> int:
-        if not low_ms <= value <= high_ms:
-            raise ValueError(f"must be from {format_duration(low_ms)} to {format_duration(high_ms)}")
+@dataclass(frozen=True, slots=True)
+class FromTo:
+    """The bounds of a length, both included."""
+
+    low_ms: int
+    high_ms: int
+
+    def __str__(self) -> str:
+        return f"from {format_duration(self.low_ms)} to {format_duration(self.high_ms)}"
+
+    def __call__(self, value: int) -> int:
+        if not self.low_ms <= value <= self.high_ms:
+            raise ValueError(f"must be {self}")
         return value
 
-    return AfterValidator(check)
+
+def _from_to(low_ms: int, high_ms: int) -> AfterValidator:
+    return AfterValidator(FromTo(low_ms, high_ms))
 
 
 def _length(field: str) -> AfterValidator:
@@ -277,7 +289,7 @@ class Settings(BaseSettings):
     )
     metrics_per_breaker: Boolean = Field(
         default=True,
-        description="Whether each breaker has series of its own ; those of all together remain.",
+        description="Whether each breaker has series of its own; those of all together remain.",
     )
 
     @property

@@ -191,7 +191,7 @@ def test_who_is_given_what() -> None:
 
 
 def test_an_override_survives_what_git_says(plane: ControlPlane) -> None:
-    """As docs/install.md has it: a tool that applies on the server's side leaves alone what a person has set."""
+    """As docs/gitops.md has it: a tool that applies on the server's side leaves alone what a person has set."""
     namespace = plane.create_namespace()
     name = "circuitbreaker/payments"
     words = ["apply", "--server-side", "--field-manager=gitops", "--namespace", namespace]

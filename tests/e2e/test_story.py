@@ -146,7 +146,7 @@ def test_a_drain(cluster: Cluster) -> None:
 
 
 def uninstall(cluster: Cluster) -> None:
-    """As docs/install.md has it."""
+    """As docs/uninstall.md has it."""
     cluster.kubectl("delete", "circuitbreakers", "--all", "--all-namespaces")
     purge = ["exec", DEPLOYMENT, "--namespace", SYSTEM, "--", OPERATOR, "purge"]
     cluster.kubectl(*purge, "--dry-run")

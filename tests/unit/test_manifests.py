@@ -120,13 +120,14 @@ def test_each_alert_has_a_case_for_and_one_against() -> None:
     assert expected == {name: {True, False} for name in expected}
 
 
-def test_the_guide_names_what_is_there() -> None:
-    """Paths, alerts and settings of docs/install.md."""
-    text = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+def test_the_guides_name_what_is_there() -> None:
+    """Paths, alerts and settings of the pages on installing and what follows."""
+    pages = ("install", "monitoring", "gitops", "several-clusters", "upgrade", "uninstall")
+    text = "\n".join((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8") for page in pages)
     paths = set(re.findall(r"(?<![/\w-])(?:manifests|contract)/[\w./-]*\w", text))
     paths |= {f"manifests/{each}" for each in re.findall(r"`((?:components|overlays)/[\w-]+)`", text)}
     assert len(paths) > 9
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
-    assert re.findall(r"^\| `(CircuitBreaker\w+)`", text, flags=re.MULTILINE) == [rule["alert"] for rule in rules()]
+    assert re.findall(r"^\| \[`(CircuitBreaker\w+)`", text, flags=re.MULTILINE) == [rule["alert"] for rule in rules()]
     settings = set(re.findall(r"\bCB_[A-Z_]*[A-Z]", text))
     assert unknown_variables(dict.fromkeys(settings, "")) == []
