@@ -9,7 +9,7 @@ JOBS ?= $(if $(ARGS),0,2)
 .PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e dashboards docs reference lock version dist release release-check
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## apply a breaker and watch it open and recover, on an embedded control plane; HOLD=1 keeps it running
 	@$(RUN) python -m circuitbreaker_local.demo $(if $(filter-out 0 false no,$(HOLD)),--hold)
