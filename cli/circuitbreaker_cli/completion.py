@@ -57,7 +57,7 @@ def _of_command(hints: Mapping[str, Any], before: Sequence[str], unfinished: str
     kind = flags.get(before[-1], bool)
     if kind is not bool:
         return _values(kind)
-    if "name" in hints:
+    if "name" in hints or "names" in hints:
         with suppress(CommandError):
             return _names(before)
     return []

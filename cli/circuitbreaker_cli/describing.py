@@ -1,6 +1,6 @@
 """One breaker on one page: policy in force, counters, window, probes, reporters, next steps. Pure.
 
-With Redis the counters are those of this moment; without, those of the status.
+With Redis the counters are those of this moment, and the last hour is whole; without, both are those of the status.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,19 +8,21 @@ from typing import Any, Final
 
 from rich.text import Text
 
+from circuitbreaker_cli import lasthour, transitions
 from circuitbreaker_cli.explaining import next_steps, why, window
 from circuitbreaker_cli.view import View, part, whole
-from circuitbreaker_cli.words import STYLES, percent, safe, state_text
+from circuitbreaker_cli.words import ASCII, STYLES, Glyphs, percent, safe, state_text
 from circuitbreaker_contract.state import Snapshot, State
+from circuitbreaker_operator import times
 
 _BAR: Final = 40  # characters
 _OF_REDIS: Final = "now"
 
 
-def page(view: View, now_ms: int, snapshot: Snapshot | None = None) -> Text:
+def page(view: View, now_ms: int, snapshot: Snapshot | None = None, glyphs: Glyphs = ASCII) -> Text:
     """The whole page."""
     text = Text()
-    for title, lines in _sections(view, now_ms, snapshot):
+    for title, lines in _sections(view, now_ms, snapshot, glyphs):
         made = list(lines)
         if made:
             text.append(f"{title}\n", style="bold")
@@ -30,17 +32,20 @@ def page(view: View, now_ms: int, snapshot: Snapshot | None = None) -> Text:
     return text
 
 
-def _sections(view: View, now_ms: int, snapshot: Snapshot | None) -> Iterator[tuple[str, Iterable[str | Text]]]:
-    mark = Text.assemble(view.full_name, "  ", state_text(view.state), "  ", view.reason)
+def _sections(
+    view: View, now_ms: int, snapshot: Snapshot | None, glyphs: Glyphs
+) -> Iterator[tuple[str, Iterable[str | Text]]]:
+    mark = Text.assemble(view.full_name, "  ", state_text(view.state, glyphs), "  ", view.reason)
     yield "Breaker", [mark]
     yield "Why", why(view, now_ms)
     yield "Next", next_steps(view, now_ms)
     yield "Policy in force", _policy(view.policy)
+    yield "Last hour", _last_hour(view, now_ms, snapshot, glyphs)
     yield "Window", _window(view, snapshot)
     yield "Counters" + (f" ({_OF_REDIS}, from Redis)" if snapshot else ""), _counters(view, snapshot)
     yield "Probes", _probes(snapshot) if snapshot else []
     yield "Conditions", _conditions(view)
-    yield "Last transitions", _transitions(view.status.get("transitions") or [])
+    yield "Last transitions", _transitions(transitions.of_status(view)[0], glyphs)
 
 
 def _policy(policy: Mapping[str, Any]) -> Iterator[str]:
@@ -68,6 +73,17 @@ def bar(calls: int, failures: int, slow: int, width: int = _BAR) -> Text:
 def _cells(share: int, calls: int, width: int) -> int:
     """At least one for what is there at all, and never more than fit."""
     return 0 if share <= 0 else min(width, max(1, round(width * share / calls)))
+
+
+def _last_hour(view: View, now_ms: int, snapshot: Snapshot | None, glyphs: Glyphs) -> Iterator[str | Text]:
+    if snapshot:
+        now_ms = snapshot.now_ms
+        known = lasthour.spans(transitions.of_snapshot(snapshot), snapshot.state.value, snapshot.since_ms, now_ms)
+    else:
+        known = lasthour.spans(transitions.of_status(view)[0], view.state, view.since_ms, now_ms)
+    if known:
+        yield lasthour.strip(known, now_ms, glyphs)
+        yield lasthour.in_words(known, now_ms)
 
 
 def _window(view: View, snapshot: Snapshot | None) -> Iterator[str | Text]:
@@ -129,9 +145,8 @@ def _conditions(view: View) -> Iterator[str]:
             yield f"{kind} {status}, {reason}: {message}" if message else f"{kind} {status}, {reason}"
 
 
-def _transitions(entries: Iterable[Any]) -> Iterator[Text]:
+def _transitions(entries: Iterable[transitions.Entry], glyphs: Glyphs) -> Iterator[Text]:
     for each in entries:
-        if isinstance(each, Mapping):
-            before = safe(each.get("from") or "(new)", 32)
-            at, after, reason = (safe(each.get(name, ""), 64) for name in ("at", "to", "reason"))
-            yield Text.assemble(at, "  ", before, " -> ", state_text(after), "  ", reason)
+        before = each.before or transitions.NEW
+        after = state_text(each.after, glyphs)
+        yield Text.assemble(times.to_text(each.at_ms), "  ", before, " -> ", after, "  ", each.reason)

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circuitbreaker_cli.view import View, part, whole
-from circuitbreaker_cli.words import UNKNOWN, WORST_FIRST, length, safe, state_text
+from circuitbreaker_cli.words import ASCII, UNKNOWN, WORST_FIRST, Glyphs, length, safe, state_text
 from circuitbreaker_contract.state import State
 
 
@@ -42,23 +42,23 @@ def chosen(views: Iterable[View], states: Sequence[State], sort: Sort) -> list[V
     return sorted(found, key=lambda each: (_KEYS[sort](each), each.namespace, each.name))
 
 
-def table(views: Sequence[View], now_ms: int, *, namespaces: bool, wide: bool) -> Table:
+def table(views: Sequence[View], now_ms: int, *, namespaces: bool, wide: bool, glyphs: Glyphs = ASCII) -> Table:
     """The columns of `kubectl get`, with RETRY-AT as a length: RETRY-IN."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     names = [*(["NAMESPACE"] if namespaces else []), "NAME", "STATE", "REASON", "FAILURES", "RATE", "RETRY-IN", "READY"]
     for name in [*names, "SINCE", *(["REFUSED", "TRIPS", "THRESHOLD", "MODE", "AGE"] if wide else [])]:
         made.add_column(name, no_wrap=True, overflow="ignore")
     for each in views:
-        made.add_row(*_row(each, now_ms, namespaces=namespaces, wide=wide))
+        made.add_row(*_row(each, now_ms, namespaces=namespaces, wide=wide, glyphs=glyphs))
     return made
 
 
-def _row(view: View, now_ms: int, *, namespaces: bool, wide: bool) -> list[Text]:
+def _row(view: View, now_ms: int, *, namespaces: bool, wide: bool, glyphs: Glyphs) -> list[Text]:
     rate = view.rate("failureRatePercent")
     cells: list[str | Text] = [
         *([view.namespace] if namespaces else []),
         view.name,
-        state_text(view.state),
+        state_text(view.state, glyphs),
         view.reason,
         str(view.number("consecutiveFailures")) if view.state else "",
         "" if rate is None else f"{rate:.1f}",

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from circuitbreaker_cli import acting, reading, terminal
+from circuitbreaker_cli import acting, history, reading, terminal, top, watching
 from circuitbreaker_cli.errors import CommandError
 from circuitbreaker_cli.words import Exit
 
@@ -21,6 +21,9 @@ app = typer.Typer(
 app.command("list")(reading.list_)
 app.command("describe")(reading.describe)
 app.command("explain")(reading.explain)
+app.command("history")(history.history)
+app.command("watch")(watching.watch)
+app.command("top")(top.top)
 app.command("trip")(acting.trip)
 app.command("hold-closed")(acting.hold_closed)
 app.command("release")(acting.release)
@@ -58,8 +61,5 @@ def main() -> NoReturn:
         terminal.complain(error)
         sys.exit(error.code)
     except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # `| head` has seen enough
-        sys.stderr.close()
-        sys.exit(Exit.FINE)
+        sys.exit(Exit.INTERRUPTED)
     sys.exit(Exit.FINE)

@@ -24,6 +24,22 @@ class Output(StrEnum):
     NAME = "name"
 
 
+class History(StrEnum):
+    """`-o` of a table whose rows have no names."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+
+
+class Lines(StrEnum):
+    """`-o` of what goes on: a line each, of words or of JSON."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 class Form(StrEnum):
     """`-o` of what is not a table."""
 

@@ -9,6 +9,7 @@ from circuitbreaker_cli import describing, explaining, listing, options, store, 
 from circuitbreaker_cli.printing import Form, Output, as_json, as_list, as_name, as_yaml
 from circuitbreaker_cli.view import View
 from circuitbreaker_cli.words import state_text
+from circuitbreaker_contract.protocol import MAX_HISTORY
 from circuitbreaker_contract.state import State
 
 
@@ -34,7 +35,9 @@ def list_(
             terminal.show(*(Text(as_name(each)) for each in views))
         case Output.TABLE | Output.WIDE if views:
             wide = output is Output.WIDE
-            terminal.show(listing.table(views, terminal.now_ms(), namespaces=all_namespaces, wide=wide))
+            terminal.show(
+                listing.table(views, terminal.now_ms(), namespaces=all_namespaces, wide=wide, glyphs=terminal.glyphs())
+            )
         case _:
             terminal.say("no breakers found")
 
@@ -51,8 +54,10 @@ def describe(
     view = options.kubectl(context, kubeconfig, namespace).breaker(name)
     if _printed(view, output):
         return
-    snapshot = store.observe(redis_url, view.namespace, view.name) if store.is_given(redis_url) else None
-    terminal.show(describing.page(view, terminal.now_ms(), snapshot))
+    snapshot = None
+    if store.is_given(redis_url):
+        snapshot = store.observe(redis_url, view.namespace, view.name, history=MAX_HISTORY)
+    terminal.show(describing.page(view, terminal.now_ms(), snapshot, terminal.glyphs()))
 
 
 def explain(
@@ -70,7 +75,7 @@ def explain(
         told = {"namespace": view.namespace, "name": view.name, "state": view.state, "why": why, "next": steps}
         terminal.show(Text(as_json(told) if output is Form.JSON else as_yaml(told)))
         return
-    terminal.show(Text.assemble(view.full_name, " is ", state_text(view.state)))
+    terminal.show(Text.assemble(view.full_name, " is ", state_text(view.state, terminal.glyphs())))
     terminal.show(terminal.lines(why, "  "), Text("What comes next:"), terminal.lines(steps, "  "))
 
 

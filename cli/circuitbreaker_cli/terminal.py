@@ -14,9 +14,17 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from circuitbreaker_cli.errors import CommandError
-from circuitbreaker_cli.words import Exit, safe
+from circuitbreaker_cli.words import ASCII, FULL, Exit, Glyphs, safe
 
-_WIDTH_WITHOUT_A_TERMINAL: Final = 10_000  # nothing is cut or wrapped for a program that reads
+WIDEST: Final = 10_000  # nothing is cut: a program reads all of it, a terminal wraps what is too long
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """`| head` has seen enough, which is no failure; what is still to be written goes nowhere."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        raise SystemExit(Exit.FINE)
 
 
 def now_ms() -> int:
@@ -24,17 +32,35 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def console(*, stderr: bool = False) -> Console:
+def console(*, stderr: bool = False, whole_lines: bool = True) -> Console:
+    """`whole_lines`: nothing is cut; otherwise all is drawn to the size of the terminal."""
     stream = sys.stderr if stderr else sys.stdout
     at_terminal = stream.isatty()
     plain = not at_terminal or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
     # None of rich's readings of text: what is printed was written by others.
-    options: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
-    if not at_terminal:
-        options["width"] = _WIDTH_WITHOUT_A_TERMINAL
+    options: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": whole_lines}
+    if whole_lines or not at_terminal:
+        options |= {"width": WIDEST, "height": 25}  # both, or rich takes 80 for the width where TERM is dumb
     if plain:
         options |= {"no_color": True, "color_system": None, "force_terminal": at_terminal}
-    return Console(file=stream, **options)
+    return _Console(file=stream, **options)
+
+
+def is_live() -> bool:
+    """Whether standard output is a terminal on which what was written can be written over."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def glyphs(*, stderr: bool = False) -> Glyphs:
+    """Marks and blocks are for terminals whose encoding has them; programs that read get words and ASCII."""
+    stream = sys.stderr if stderr else sys.stdout
+    if not stream.isatty():
+        return ASCII
+    try:
+        "".join([*FULL.marks.values(), *FULL.heights.values(), FULL.levels]).encode(stream.encoding)
+    except (UnicodeEncodeError, LookupError):
+        return ASCII
+    return FULL
 
 
 def show(*parts: RenderableType) -> None:

@@ -292,6 +292,7 @@ def _shadow(raw: Mapping[str, Any]) -> Shadow:
 def _snapshot(reply: Sequence[Any]) -> Snapshot:
     raw = _pairs(reply)
     policy = Policy.stored(_text(raw["policy"]))
+    history = tuple(_history(raw["history"]))
     return Snapshot(
         owner=_id(raw["owner"]),
         uid=_id(raw["uid"]),
@@ -328,5 +329,6 @@ def _snapshot(reply: Sequence[Any]) -> Snapshot:
             (State(_text(previous)), State(_text(state)), _reason(reason)): _whole(count)
             for previous, state, reason, count in raw["transitionTotals"]
         },
-        history=tuple(_history(raw["history"])),
+        history=history,
+        history_damaged=len(raw["history"]) - len(history),
     )

@@ -219,7 +219,8 @@ class Snapshot:
     `due`: a transition is due that nobody has asked for yet (`cb_tick` performs it). `reporters`: client processes that
     reported within the last minute. `state_ms`: time spent in each state in this incarnation. `forced`: the state that
     an override holds it in. `shadow` is there in mode Observe. `history` is the newest part of it, oldest first, as
-    much as was asked for. `open_until_ms` is None in Closed and HalfOpen, and in an Open that only a person ends.
+    much as was asked for, less `history_damaged` entries that cannot be read. `open_until_ms` is None in Closed and
+    HalfOpen, and in an Open that only a person ends.
     """
 
     owner: str
@@ -251,6 +252,7 @@ class Snapshot:
     shadow: Shadow | None
     transition_totals: Mapping[tuple[State, State, Reason], int] = field(default_factory=dict)
     history: tuple[Transition, ...] = ()
+    history_damaged: int = 0
 
 
 @dataclass(frozen=True, slots=True)

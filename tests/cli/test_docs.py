@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from circuitbreaker_cli import listing, ranking, transitions
 from circuitbreaker_cli.kubectl import MANAGER
 from circuitbreaker_cli.main import app
 from circuitbreaker_cli.words import Exit
@@ -13,6 +14,27 @@ PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8
 def test_every_command_is_on_the_page() -> None:
     section = PAGE.partition("## Commands")[2].partition("### list")[0]
     assert re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE) == [each.name for each in app.registered_commands]
+
+
+def test_every_command_has_a_section() -> None:
+    told = " ".join(re.findall(r"^### (.*)$", PAGE, re.MULTILINE))
+    without = [each.name for each in app.registered_commands if each.name not in re.split(r",? ", told)]
+    assert without == ["version"]
+
+
+def test_the_tables_shown_have_the_columns_of_the_code() -> None:
+    """And the lines of `watch` its form."""
+    shown = [block.splitlines() for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)]
+    heads = {lines[0].split()[3]: lines[1].split() for lines in shown}
+    for command, made in (
+        ("list", listing.table([], 0, namespaces=False, wide=False)),
+        ("history", transitions.table([], 0, wide=False)),
+        ("top", ranking.table([], 0, namespaces=False)),
+    ):
+        assert heads[command] == [column.header for column in made.columns]
+    (watched,) = [lines[2:] for lines in shown if lines[0].split()[3] == "watch"]
+    for line in watched:
+        assert re.fullmatch(r"\S+Z  \S+ +. \w+ +-> . \w+ +[A-Z]\w+ +by \S+(  .*)?", line), line
 
 
 def test_every_exit_code_is_on_the_page() -> None:

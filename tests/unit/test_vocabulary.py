@@ -70,6 +70,30 @@ def test_the_plugin_has_shades_of_them() -> None:
         assert min(contrast(colour[0], ground) for ground in ("#ffffff", "#000000")) >= LEGIBLE, state
 
 
+def test_the_plugin_has_these_marks() -> None:
+    """Beside every state that it shows, at a terminal; the word is always there, and all that a program gets."""
+    assert {state.value: mark for state, mark in words.MARKS.items()} == {
+        name: mark for name, (mark, _) in STATES.items()
+    }
+    for state in State:
+        assert words.state_text(state, words.FULL).plain == f"{STATES[state.value][0]} {state.value}"
+        assert words.state_text(state, words.ASCII).plain == state.value
+        assert words.state_text(state, words.FULL).style == words.STYLES[state]
+    assert words.state_text("", words.FULL).plain == words.UNKNOWN
+    for name in ("listing", "describing", "transitions", "changes", "ranking", "top"):
+        told = (ROOT / "cli" / "circuitbreaker_cli" / f"{name}.py").read_text(encoding="utf-8")
+        calls = re.findall(r"state_text\(.*?glyphs\)", told), re.findall(r"(?<!def )state_text\(", told)
+        assert len(calls[0]) == len(calls[1]) > 0, f"{name}: a state without its mark"
+
+
+def test_the_strip_rises_as_on_the_page() -> None:
+    """The higher, the fewer calls pass."""
+    drawing = (PAGE / "drawing.js").read_text(encoding="utf-8")
+    heights = dict(re.findall(r"(\w+): (\d+)", re.search(r"HEIGHTS = \{(.*?)\}", drawing)[1]))  # type: ignore[index]
+    order = sorted(State, key=lambda state: int(heights[state.value]))
+    assert order == sorted(State, key=lambda state: ord(words.FULL.heights[state])) == list(reversed(words.WORST_FIRST))
+
+
 def test_every_reason_is_explained() -> None:
     """Where docs/vocabulary.md points to; what is of messages only, or of newer editions, is not."""
     told = (ROOT / "docs" / "operator.md").read_text(encoding="utf-8")
