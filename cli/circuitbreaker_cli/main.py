@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import typer
 
-from circuitbreaker_cli import acting, reading, terminal
+from circuitbreaker_cli import acting, doctor, reading, simulating, terminal
 from circuitbreaker_cli.errors import CommandError
 from circuitbreaker_cli.words import Exit
 
@@ -25,6 +25,8 @@ app.command("trip")(acting.trip)
 app.command("hold-closed")(acting.hold_closed)
 app.command("release")(acting.release)
 app.command("reset")(acting.reset)
+app.command("simulate")(simulating.simulate)
+app.command("doctor")(doctor.doctor)
 
 
 @app.command("version")
