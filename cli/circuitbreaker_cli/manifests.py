@@ -65,7 +65,7 @@ def read_manifest(text: str, name: str, settings: Settings) -> Manifest:
 
 def _only_document(text: str, name: str) -> Mapping[str, Any]:
     try:
-        documents = [each for each in yaml.load_all(text, _Loader) if each is not None]  # noqa: S506 # a SafeLoader
+        documents = [each for each in yaml.load_all(text, _Loader) if each is not None]  # a SafeLoader
     except yaml.YAMLError as error:
         raise _wrong(name, f"is no YAML: {_place(error)}") from None
     except RecursionError:

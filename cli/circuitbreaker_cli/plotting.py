@@ -1,4 +1,4 @@
-"""A run of a simulation as a picture in characters: a column a slot, calls by what became of them, the state beneath. Pure.
+"""A run of a simulation as a picture in characters: a column a slot, what became of calls, the state beneath. Pure.
 
 Our own, since a stack of four kinds is forty lines, and a plotting library knows neither our colours nor a terminal
 without Unicode. Every kind has a character of its own besides its colour, as in the bar of `describe`.
@@ -42,7 +42,9 @@ ASCII: Final = Glyphs(*("#", "~", "=", ".", "|", "+", "-"), {State.CLOSED: "c", 
 def glyphs_for(encoding: str) -> Glyphs:
     """The best that an encoding of a terminal has."""
     try:
-        "".join((*(getattr(UNICODE, each) for each in UNICODE.__slots__[:-1]), *UNICODE.marks.values())).encode(encoding)
+        "".join((*(getattr(UNICODE, each) for each in UNICODE.__slots__[:-1]), *UNICODE.marks.values())).encode(
+            encoding
+        )
     except (UnicodeEncodeError, LookupError):
         return ASCII
     return UNICODE

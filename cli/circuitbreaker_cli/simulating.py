@@ -11,14 +11,14 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from circuitbreaker_cli import options, outcome, plotting, terminal
+from circuitbreaker_cli import options, plotting, terminal, trials
 from circuitbreaker_cli.errors import CommandError
 from circuitbreaker_cli.manifests import Manifest, read_manifest
-from circuitbreaker_cli.outcome import Tried
 from circuitbreaker_cli.printing import Form, as_json, as_yaml
 from circuitbreaker_cli.simulation import end_of, remarks, simulated
 from circuitbreaker_cli.traces import read_trace
 from circuitbreaker_cli.traffic import MOST_CALLS, START_MS, Call, Part, Plan, parse_parts
+from circuitbreaker_cli.trials import Trial
 from circuitbreaker_cli.words import Exit, length, safe
 from circuitbreaker_contract.durations import parse_duration_ms
 from circuitbreaker_operator.errors import SettingsError
@@ -57,7 +57,9 @@ def simulate(
     ] = "",
     slow: Annotated[str, typer.Option("--slow", help="With --rate: which share is slow, in the same form.")] = "",
     for_: Annotated[str, typer.Option("--for", help="With --rate: how long.", show_default=_FOR)] = "",
-    clients: Annotated[int, typer.Option("--clients", help="With --rate: by how many processes.", min=1, max=1_000)] = 1,
+    clients: Annotated[
+        int, typer.Option("--clients", help="With --rate: by how many processes.", min=1, max=1_000)
+    ] = 1,
     seed: Annotated[int, typer.Option("--seed", help="With --rate: another number, another chance.")] = 0,
     compare: Annotated[str, typer.Option("--compare", help="Another CircuitBreaker, beside the first.")] = "",
     expect: Annotated[Expected | None, typer.Option("--expect", help="Exit with 6 when -f does otherwise.")] = None,
@@ -80,24 +82,24 @@ def simulate(
         raise CommandError(f"{_name(file)}: {came}, and --expect says {expect.value}", Exit.UNEXPECTED)
 
 
-def _try(manifest: Manifest, file: str, traffic: _Traffic) -> Tried:
+def _try(manifest: Manifest, file: str, traffic: _Traffic) -> Trial:
     run = simulated(manifest.policy, traffic.calls, traffic.start_ms, traffic.end_ms)
-    return Tried(_name(file), manifest.name, run, tuple(remarks(manifest.policy, traffic.clients)))
+    return Trial(_name(file), manifest.name, run, tuple(remarks(manifest.policy, traffic.clients)))
 
 
-def _show(traffic: _Traffic, tried: Sequence[Tried], output: Form) -> None:
+def _show(traffic: _Traffic, tried: Sequence[Trial], output: Form) -> None:
     for each in (*traffic.remarks, *(f"{run.file}: {said}" for run in tried for said in run.remarks)):
         terminal.say(f"note: {each}")
     if output is not Form.TEXT:
-        told = outcome.told(tried, dated=traffic.dated)
+        told = trials.told(tried, dated=traffic.dated)
         terminal.show(Text(as_json(told) if output is Form.JSON else as_yaml(told)))
         return
     glyphs = plotting.glyphs_for(sys.stdout.encoding)
     terminal.show(Text(traffic.title))
     for each in tried:
-        terminal.show(Text(""), outcome.heading(each), outcome.transitions(each.run, dated=traffic.dated))
+        terminal.show(Text(""), trials.heading(each), trials.transitions(each.run, dated=traffic.dated))
         terminal.show(Text(""), plotting.plot(each.run, glyphs))
-    terminal.show(Text(""), outcome.totals(tried))
+    terminal.show(Text(""), trials.totals(tried))
 
 
 def _plan(rate: float, failures: str, slow: str, for_: str, clients: int, seed: int) -> Plan | None:

@@ -1,17 +1,19 @@
 """The rules of the contract over calls of the past, or made ones: when a breaker would have opened, and for what. Pure.
 
-One breaker, driven as a fleet of strict clients would drive it. A call is asked for when it begins: Open refuses it and
-the rules hear nothing of it; Closed permits it and counts its outcome when it ends; HalfOpen permits it as a probe while
-a slot is free, and refuses it otherwise. What is due by itself (recoveryTimeout, backoff, probeTimeout) happens at its
-time, between calls too. A refused call is not tried again, and a client's pause after a refusal is not made: a trace
-tells nothing of either.
+One breaker, driven as a fleet of strict clients would drive it. A call is asked for when it begins: Open refuses it
+and the rules hear nothing of it; Closed permits it and counts its outcome when it ends; HalfOpen permits it as a probe
+while a slot is free, and refuses it otherwise. What is due by itself (recoveryTimeout, backoff, probeTimeout) happens
+at its time, between calls too. A refused call is not tried again, and a client's pause after a refusal is not made: a
+trace tells nothing of either.
 
 Mode and override are left out: what is shown is what Enforce does when nobody interferes.
 """
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from types import MappingProxyType
 from typing import Final, NamedTuple, Self
 
@@ -21,7 +23,7 @@ from circuitbreaker_contract import rules
 from circuitbreaker_contract.breaker import Breaker, Definition
 from circuitbreaker_contract.policy import Mode, Policy
 from circuitbreaker_contract.state import Decision, Outcome, Projection, State, Transition
-from circuitbreaker_contract.window import is_bad, is_slow
+from circuitbreaker_contract.window import BUCKETS, is_bad, is_slow
 
 SLOTS: Final = 60  # of the plot, at most: it fits into 80 columns, and is the same on every terminal
 _NAME: Final = "simulate"  # owner and uid: of the jitter's name too
@@ -35,12 +37,14 @@ _NICE_MS: Final = (
 class Tally:
     """Calls by what became of them. `late`: of the permitted ones, those whose outcome came after a transition.
 
-    `slow` are successes that were slow. Of the refused ones the trace knows how they would have ended.
+    `slow` are successes that were slow, and no others; `slow_failures` are among the failures. Of the refused ones it
+    is known how they would have ended.
     """
 
     successes: int = 0
     slow: int = 0
     failures: int = 0
+    slow_failures: int = 0
     ignored: int = 0
     refused: int = 0
     refused_failures: int = 0
@@ -111,14 +115,18 @@ class Simulation:
         self._flights: list[_Flight] = []
         self._turn = 0
         self._transitions: list[Transition] = []
-        self._slots: dict[int, Tally] = {}
+        self._slots: defaultdict[int, Counter[str]] = defaultdict(Counter)
         self._late = 0
 
     def feed(self, calls: Iterable[Call]) -> Self:
         """Calls that begin not before those that were fed already."""
-        for call in calls:
-            self._pass_time(call.at_ms)
-            self._begin(call)
+        for _, alike in groupby(calls, self._likeness):
+            together = list(alike)
+            if len(together) > 1 and self._took(together):
+                continue
+            for call in together:
+                self._pass_time(call.at_ms)
+                self._begin(call)
         return self
 
     def finished(self, end_ms: int) -> Run:
@@ -126,7 +134,7 @@ class Simulation:
         self._pass_time(end_ms)
         spans = self._spans(end_ms)
         number = max(1, -(-(end_ms - self._start_ms) // self._slot_ms), *(each + 1 for each in self._slots))
-        slots = tuple(self._slots.get(each, Tally()) for each in range(number))
+        slots = tuple(Tally(**self._slots.get(each, {})) for each in range(number))
         total = Tally(late=self._late)
         for slot in slots:
             total = total.plus(**asdict(slot))
@@ -169,6 +177,32 @@ class Simulation:
 
     # -- calls
 
+    def _likeness(self, call: Call) -> tuple[object, ...]:
+        """Equal for calls that the rules cannot tell apart: outcome and client, within one bucket of a time window."""
+        window_ms = self._policy.window_ms
+        bucket = call.at_ms * BUCKETS // window_ms if window_ms else 0
+        return call.seen_by(self._policy), call.client, bool(call.duration_ms), bucket
+
+    def _took(self, alike: Sequence[Call]) -> bool:
+        """Counts calls alike at once, which is much faster; not when one of them makes a transition, at its own time.
+
+        Nor with a quorum, which looks at the times of outcomes more closely than a window does.
+        """
+        first, last = alike[0], alike[-1]
+        self._pass_time(first.at_ms)
+        busy = self._flights or first.duration_ms or self._policy.min_reporters > 1
+        if busy or self._breaker.state is not State.CLOSED:
+            return False
+        outcome = first.seen_by(self._policy)
+        flight = self._flight(first, outcome, sum(each.count for each in alike))
+        breaker = self._reported(flight, last.at_ms)
+        if breaker.state is not State.CLOSED:
+            return False
+        self._became(breaker, last.at_ms)
+        for each in alike:
+            self._add(each.at_ms, **_counted(outcome, each.count))
+        return True
+
     def _begin(self, call: Call) -> None:
         outcome, left = call.seen_by(self._policy), call.count
         while left:
@@ -198,12 +232,12 @@ class Simulation:
             heapq.heappush(self._flights, flight)
         else:
             count -= self._report(flight, call.at_ms)
-        self._add(call.at_ms, **{_kind(outcome): count})
+        self._add(call.at_ms, **_counted(outcome, count))
         return count
 
     def _probe(self, call: Call, outcome: Outcome, lease: str) -> int:
         flight = self._flight(call, outcome, 1, lease)
-        self._add(call.at_ms, probes=1, **{_kind(outcome): 1})
+        self._add(call.at_ms, probes=1, **_counted(outcome, 1))
         if call.duration_ms:
             heapq.heappush(self._flights, flight)
         else:
@@ -234,7 +268,12 @@ class Simulation:
     def _report(self, flight: _Flight, now_ms: int) -> int:
         """Counts outcomes as a client's batch; says how many came after the transition that one of them made."""
         late = self._breaker.totals.late
-        breaker = rules.reported(
+        breaker = self._reported(flight, now_ms)
+        self._became(breaker, now_ms)
+        return breaker.totals.late - late
+
+    def _reported(self, flight: _Flight, now_ms: int) -> Breaker:
+        return rules.reported(
             self._breaker,
             now_ms,
             client=flight.client,
@@ -242,8 +281,6 @@ class Simulation:
             order=flight.order,
             runs=((flight.outcome.value, flight.count),),
         )
-        self._became(breaker, now_ms)
-        return breaker.totals.late - late
 
     def _next_turn(self) -> int:
         self._turn += 1
@@ -252,8 +289,7 @@ class Simulation:
     # -- what is told
 
     def _add(self, at_ms: int, **added: int) -> None:
-        number = (at_ms - self._start_ms) // self._slot_ms
-        self._slots[number] = self._slots.get(number, Tally()).plus(**added)
+        self._slots[(at_ms - self._start_ms) // self._slot_ms].update(added)
 
     def _spans(self, end_ms: int) -> list[tuple[State, int, int]]:
         """(state, from, to) of the whole time."""
@@ -265,16 +301,20 @@ class Simulation:
         """The worst state in each slot. What lasts no time at all shows when nothing else does."""
         ranks = [len(WORST_FIRST) - 1] * number
         for state, begin_ms, finish_ms in spans:
-            first, last = ((each - self._start_ms) // self._slot_ms for each in (begin_ms, max(begin_ms, finish_ms - 1)))
+            first, last = (
+                (each - self._start_ms) // self._slot_ms for each in (begin_ms, max(begin_ms, finish_ms - 1))
+            )
             for slot in range(first, min(last, number - 1) + 1):
                 ranks[slot] = min(ranks[slot], WORST_FIRST.index(state))
         return tuple(WORST_FIRST[rank] for rank in ranks)
 
 
-def _kind(outcome: Outcome) -> str:
+def _counted(outcome: Outcome, count: int) -> dict[str, int]:
     if outcome is Outcome.IGNORED:
-        return "ignored"
-    return "failures" if is_bad(outcome) else "slow" if is_slow(outcome) else "successes"
+        return {"ignored": count}
+    if is_bad(outcome):
+        return {"failures": count, "slow_failures": count * is_slow(outcome)}
+    return {"slow" if is_slow(outcome) else "successes": count}
 
 
 def slot_length_ms(length_ms: int) -> int:

@@ -1,7 +1,7 @@
-"""A trace: recorded calls as CSV, read with care; each line that cannot be read is named with what would be right. Pure.
+"""A trace: recorded calls as CSV. Each line that cannot be read is named, with what would be right. Pure.
 
-The header names the columns, in any order: `at` (RFC 3339, or seconds, from 10^9 on those of Unix) and `outcome` have to
-be there; `duration` (like 250ms, or seconds), `count` and `client` may be. Lines need not be in order of time.
+The header names the columns, in any order: `at` (RFC 3339, or seconds, from 10^9 on those of Unix) and `outcome` have
+to be there; `duration` (like 250ms, or seconds), `count` and `client` may be. Lines need not be in order of time.
 """
 
 import csv
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from difflib import get_close_matches
+from itertools import pairwise
 from typing import Final
 
 from circuitbreaker_cli.errors import CommandError
@@ -39,14 +40,14 @@ _MOST_COMPLAINTS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Calls in order of time. `dated`: their times are instants, and not seconds since a beginning that nobody knows."""
+    """Calls in order of time. `dated`: their times are instants, and no seconds since a beginning."""
 
     calls: tuple[Call, ...]
     dated: bool
     remarks: tuple[str, ...] = ()
 
 
-class _BadCell(ValueError):
+class _CellError(ValueError):
     """What is wrong with a column of a line, and what would be right."""
 
     def __init__(self, column: str, text: str) -> None:
@@ -66,7 +67,9 @@ def read_trace(lines: Iterable[str], name: str) -> Trace:
             cells = dict(zip(columns, row, strict=True))
             at_ms, is_instant = _at(cells["at"])
             if dated is not None and is_instant is not dated:
-                raise _BadCell("at", f"{'a time' if is_instant else 'seconds'}, and the first line has the other; use one")
+                raise _CellError(
+                    "at", f"{'a time' if is_instant else 'seconds'}, and the first line has the other; use one"
+                )
             dated = is_instant
             calls.append(_call(at_ms, cells))
         except ValueError as error:
@@ -77,7 +80,7 @@ def read_trace(lines: Iterable[str], name: str) -> Trace:
         raise _unreadable(name, *complaints[:_MOST_COMPLAINTS], *rest)
     if not calls:
         raise _unreadable(name, "no calls are in it; each line after the header is one, like 12.5,failure")
-    if any(later.at_ms < earlier.at_ms for earlier, later in zip(calls, calls[1:], strict=False)):
+    if any(later.at_ms < earlier.at_ms for earlier, later in pairwise(calls)):
         remarks.append("its lines were not in order of time; they have been sorted")
         calls.sort(key=lambda each: each.at_ms)
     return Trace(tuple(calls), bool(dated), tuple(remarks))
@@ -116,12 +119,12 @@ def _header(cells: list[str], name: str, number: int, remarks: list[str]) -> lis
 def _call(at_ms: int, cells: Mapping[str, str]) -> Call:
     outcome = OUTCOMES.get(cells["outcome"].lower())
     if outcome is None:
-        raise _BadCell("outcome", f"{safe(cells['outcome'], 64)!r} must be {', '.join(OUTCOMES)}")
+        raise _CellError("outcome", f"{safe(cells['outcome'], 64)!r} must be {', '.join(OUTCOMES)}")
     count, client = cells.get("count", ""), cells.get("client", "")
     if count and not (count.isascii() and count.isdecimal() and len(count) <= 7 and 1 <= int(count) <= MAX_RUN):
-        raise _BadCell("count", f"{safe(count, 64)!r} must be a whole number from 1 to {MAX_RUN}")
+        raise _CellError("count", f"{safe(count, 64)!r} must be a whole number from 1 to {MAX_RUN}")
     if client and not _CLIENT.fullmatch(client):
-        raise _BadCell("client", f"{safe(client, 64)!r} must be 1 to 64 of A-Z, a-z, 0-9 and '_.:-'")
+        raise _CellError("client", f"{safe(client, 64)!r} must be 1 to 64 of A-Z, a-z, 0-9 and '_.:-'")
     return Call(at_ms, outcome, _duration_ms(cells.get("duration", "")), int(count or 1), client or CLIENT)
 
 
@@ -140,7 +143,7 @@ def _at(text: str) -> tuple[int, bool]:
             pass
         else:
             return max(1, ms), True
-    raise _BadCell("at", f"{safe(text, 64)!r} must be a time like 2030-01-31T18:00:00Z, or seconds like 12.5")
+    raise _CellError("at", f"{safe(text, 64)!r} must be a time like 2030-01-31T18:00:00Z, or seconds like 12.5")
 
 
 def _duration_ms(text: str) -> int | None:
@@ -152,7 +155,9 @@ def _duration_ms(text: str) -> int | None:
     except ValueError:
         ms = -1
     if not 0 <= ms <= _LONGEST_CALL_MS:
-        raise _BadCell("duration", f"{safe(text, 64)!r} must be a duration up to 24h like 250ms, or seconds like 0.25")
+        raise _CellError(
+            "duration", f"{safe(text, 64)!r} must be a duration like 250ms, or seconds like 0.25; at most 24h"
+        )
     return ms
 
 

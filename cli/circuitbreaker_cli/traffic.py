@@ -71,7 +71,10 @@ class Plan:
         chance = random.Random(self.seed)  # noqa: S311 # traffic, not secrets
         for number in range(self.calls):
             offset_ms = int(number * 1_000 / self.rate)
-            failed, slow = chance.random(), chance.random()  # both each time: one share does not change the other's draws
+            failed, slow = (
+                chance.random(),
+                chance.random(),
+            )  # both each time: one share does not change the other's draws
             outcome = Outcome.SUCCESS
             if failed < _share(self.failures, offset_ms):
                 outcome = Outcome.FAILURE

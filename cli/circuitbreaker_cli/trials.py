@@ -17,7 +17,7 @@ _SHOWN: Final = 40  # transitions in a table, the first and the last of them; pr
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class Trial:
     """A run with the names that it goes by, all safe to print. `name`: of the breaker, "" when it has none."""
 
     file: str
@@ -26,10 +26,10 @@ class Tried:
     remarks: tuple[str, ...] = ()
 
 
-def heading(tried: Tried) -> Text:
+def heading(trial: Trial) -> Text:
     """Which breaker, and its policy in one line."""
-    policy = wording.spelled(wording.policy_map(tried.run.policy, forced=False))
-    return Text.assemble((tried.name or tried.file, "bold"), f" ({tried.file})" if tried.name else "", f"\n  {policy}")
+    policy = wording.spelled(wording.policy_map(trial.run.policy, forced=False))
+    return Text.assemble((trial.name or trial.file, "bold"), f" ({trial.file})" if trial.name else "", f"\n  {policy}")
 
 
 def transitions(run: Run, *, dated: bool) -> Table | Text:
@@ -56,7 +56,7 @@ def _row(run: Run, entry: Transition, *, dated: bool) -> list[Text]:
     return [Text(at), state_text(entry.state.value), Text(entry.reason.value), Text(why)]
 
 
-def totals(tried: Sequence[Tried]) -> Table:
+def totals(tried: Sequence[Trial]) -> Table:
     """The sums, a column for each."""
     table = _table("", *(each.file for each in tried))
     for column in table.columns[1:]:
@@ -88,7 +88,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def told(tried: Sequence[Tried], *, dated: bool) -> dict[str, Any]:
+def told(tried: Sequence[Trial], *, dated: bool) -> dict[str, Any]:
     """The same for programs. Times are seconds since the beginning, and instants as well where the trace has them."""
     run = tried[0].run
     return {
@@ -98,12 +98,12 @@ def told(tried: Sequence[Tried], *, dated: bool) -> dict[str, Any]:
     }
 
 
-def _run(tried: Tried, *, dated: bool) -> dict[str, Any]:
-    run = tried.run
+def _run(trial: Trial, *, dated: bool) -> dict[str, Any]:
+    run = trial.run
     return {
-        "file": tried.file,
-        "name": tried.name,
-        "remarks": list(tried.remarks),
+        "file": trial.file,
+        "name": trial.name,
+        "remarks": list(trial.remarks),
         "policy": wording.policy_map(run.policy, forced=False),
         "openings": run.openings,
         "state": run.state.value,
@@ -124,7 +124,7 @@ def _tally(tally: Tally) -> dict[str, int]:
     return {
         "calls": tally.calls,
         "successes": tally.successes + tally.slow,
-        "slow": tally.slow,
+        "slow": tally.slow + tally.slow_failures,
         "failures": tally.failures,
         "ignored": tally.ignored,
         "notPermitted": tally.refused,
