@@ -21,7 +21,9 @@ NAMESPACE: Final = "circuitbreaker-system"
 _SKEW_MS: Final = 5_000  # clocks nearer to each other than this are one
 _LEASE_GRACE_MS: Final = 30_000  # renewals are told by the holder's clock
 _RESTARTED_MS: Final = 3_600_000
-_NO_TIME_TO_READ: Final = "MISSING"
+OF_CLUSTER: Final = ("Deployment", "pods", "Lease", "rights")  # the checks that need the API server
+OF_REDIS: Final = ("functions", "orphans")  # and Redis
+NO_LIBRARY: Final = "the function library is not in Redis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ def _pod(check: str, pod: Mapping[str, Any], now_ms: int) -> Iterator[Finding]:
         ended_ms = instant(ended, "finishedAt")
         if whole(each, "restartCount") and ended_ms is not None and now_ms - ended_ms < _RESTARTED_MS:
             how = f"exit status {whole(ended, 'exitCode')}, {safe(ended.get('reason', ''), 64)}"
-            text = f"{name} has restarted {whole(each, 'restartCount')} times, last {length(max(0, now_ms - ended_ms))} ago"
+            last = length(max(0, now_ms - ended_ms))
+            text = f"{name} has restarted {whole(each, 'restartCount')} times, last {last} ago"
             yield Finding(check, Verdict.WARNING, f"{text}: {how}", look)
 
 
@@ -196,10 +199,8 @@ def functions(version: Answer[Version]) -> Finding:
     check, found = "functions", version.value
     mine = f"{library.VERSION}, {library.digest()}"
     if found is None:
-        if _NO_TIME_TO_READ in version.why_not:
-            return Finding(
-                check, Verdict.PROBLEM, "the function library is not in Redis", "an operator loads it at its start"
-            )
+        if version.why_not == NO_LIBRARY:
+            return Finding(check, Verdict.PROBLEM, NO_LIBRARY, "an operator loads it at its start")
         return not_checked(check, version.why_not)
     theirs = f"edition {found.library}, {safe(found.digest, 32)}"
     if found.contract != library.CONTRACT_VERSION:
@@ -266,7 +267,7 @@ def orphans(answer: Answer[Mapping[str, str]]) -> Finding:
         named = tuple(
             f"{name} (owner {safe(owner, 64)})" if owner else f"{name} (its name only)" for name, owner in left.items()
         )
-        remedy = "the operator of that owner removes them within CB_SWEEP_INTERVAL; of one that is gone: circuitbreaker-operator purge"
+        remedy = "their owner's operator removes them with its sweep; where that is gone: circuitbreaker-operator purge"
         return Finding(check, Verdict.WARNING, "breakers in Redis that have no resource", remedy, named)
     beside = f"; {defined} of clients' own have none and need none" if defined else ""
     return Finding(check, Verdict.OK, f"every breaker in Redis has its resource{beside}")

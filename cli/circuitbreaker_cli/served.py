@@ -1,7 +1,7 @@
 """Whether the resource that the API server serves is the one that this program knows. Pure.
 
-The program knows `spec` as the operator's model, which a test holds to crds/circuitbreakers.yaml. What is served is read
-from the API server's OpenAPI document, which every user may read; the CustomResourceDefinition itself only few.
+The program knows `spec` as the operator's model, which a test holds to crds/circuitbreakers.yaml. What is served is
+read from the API server's OpenAPI document, which every user may read; the CustomResourceDefinition itself only few.
 """
 
 from collections.abc import Iterator, Mapping

@@ -39,10 +39,11 @@ def observe(redis_url: str, namespace: str, name: str, *, history: int = 0) -> S
         call = protocol.observe(key, history=history)
         return call.read(await servers.send(*call.command()))
 
-    return _asked(redis_url, ask)
+    return asked(redis_url, ask)
 
 
-def _asked(redis_url: str, ask: Callable[[Servers, Settings], Coroutine[Any, Any, T]]) -> T:
+def asked(redis_url: str, ask: Callable[[Servers, Settings], Coroutine[Any, Any, T]]) -> T:
+    """What `ask` finds out there; raises CommandError."""
     if not is_given(redis_url):
         raise CommandError(f"this needs Redis; {NEEDED}")
     try:
