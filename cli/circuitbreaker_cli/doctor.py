@@ -158,7 +158,7 @@ def _raw(api: Kubectl, path: str) -> Mapping[str, Any]:
 
 
 def _whoami(api: Kubectl) -> tuple[Answer[Mapping[str, Any]], Answer[Clock]]:
-    """Who the API server takes us for, and its time: a review of oneself is made at that moment, and anybody may ask."""
+    """Who the API server takes us for, and its time: a review of oneself is of that moment, and anybody may ask."""
     before_ms = terminal.now_ms()
     me = _asked(lambda: _object(api, "auth", "whoami", "--output=json"))
     after_ms = terminal.now_ms()

@@ -111,7 +111,7 @@ def _header(cells: list[str], name: str, number: int, remarks: list[str]) -> lis
         raise _unreadable(name, *(f"line {number}: the header {each}" for each in wrong))
     for column in columns:
         if column not in _COLUMNS:
-            near = get_close_matches(column, _COLUMNS, n=1)
+            near = get_close_matches(column, _COLUMNS, n=1, cutoff=0.75)
             remarks.append(f"column {safe(column, 64)!r} is not read" + (f"; is it {near[0]}?" if near else ""))
     return columns
 

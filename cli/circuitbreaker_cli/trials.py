@@ -58,11 +58,11 @@ def _row(run: Run, entry: Transition, *, dated: bool) -> list[Text]:
 
 def totals(tried: Sequence[Trial]) -> Table:
     """The sums, a column for each."""
-    table = _table("", *(each.file for each in tried))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for title, read in _SUMS:
-        table.add_row(Text(title), *(Text(read(each.run)) for each in tried))
+    columns = [[each.file, *(read(each.run) for _, read in _SUMS)] for each in tried]
+    columns = [[cell.rjust(max(map(len, column))) for cell in column] for column in columns]
+    table = _table("", *(column[0] for column in columns))
+    for number, (title, _) in enumerate(_SUMS, 1):
+        table.add_row(Text(title), *(Text(column[number]) for column in columns))
     return table
 
 
