@@ -103,7 +103,7 @@ def _of_redis(server: Answer[Clock], redis: Answer[Survey], *, listed: bool = Fa
             *installation.clocks(given),
         ]
     said = redis.value
-    orphans = said.orphans if listed else Answer[Mapping[str, str]](why_not="the resources could not be listed")
+    orphans = said.orphans if listed else Answer(why_not="the resources could not be listed")
     return [
         Finding("Redis", Verdict.OK, f"{safe(said.address)} answers"),
         installation.functions(said.version),
@@ -120,8 +120,8 @@ def _of_breakers(views: Answer[list[View]], now_ms: int, redis: Answer[Survey]) 
 
 def _now_ms(server: Answer[Clock], redis: Answer[Survey]) -> int:
     """Now, as those see it who write statuses and Leases: by Redis' clock, else the API server's."""
-    told = [redis.value.clock if redis.value else Answer[Clock](), server]
-    return terminal.now_ms() + next((each.value.ahead_ms for each in told if each.value is not None), 0)
+    told = [redis.value.clock if redis.value else None, server]
+    return terminal.now_ms() + next((each.value.ahead_ms for each in told if each and each.value), 0)
 
 
 # --- questions --------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def _beside_redis(view: View, seen: Seen) -> Iterator[Finding]:
         missing = seen.startswith(NOT_IN_REDIS)
         text = "not in Redis, so clients decide alone" if missing else "cannot be read in Redis"
         remedy = "an operator makes it again: is it another Redis than the operator's?" if missing else _OPERATOR
-        yield _said(view, Verdict.PROBLEM, text, remedy, "" if missing else seen)
+        yield _said(view, Verdict.PROBLEM, text, remedy, "" if missing else safe(seen, 200))
         return
     if seen.uid != view.uid:
         yield _said(
