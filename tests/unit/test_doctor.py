@@ -126,10 +126,8 @@ def test_a_status_beside_redis() -> None:
 
 
 def test_what_is_so_of_many_is_said_once_and_the_worst_first() -> None:
-    many = [
-        View({**view(generation=3).raw, "metadata": {**view().raw["metadata"], "name": f"b{n}", "generation": 3}})
-        for n in range(7)
-    ]
+    raw = view(generation=3).raw
+    many = [View({**raw, "metadata": {**raw["metadata"], "name": f"b{number}"}}) for number in range(7)]
     found = stuck.examined([*many, STUCK["past retry-at"][0]], NOW_MS, None)
     assert [(each.verdict, len(each.objects)) for each in found] == [(PROBLEM, 1), (WARNING, 7)]
     assert "and 2 more" in findings.page(found).plain
