@@ -49,8 +49,8 @@ def api_server(version: Answer[Mapping[str, Any]], whoami: Answer[Mapping[str, A
     server = safe(part(version.value, "serverVersion").get("gitVersion", "?"), 64)
     client = safe(part(version.value, "clientVersion").get("gitVersion", "?"), 64)
     user = part(part(whoami.value or {}, "status"), "userInfo").get("username")
-    known = f", which knows you as {safe(user, 253)}" if user else f"; who you are is not known: {whoami.why_not}"
-    return Finding(check, Verdict.OK, f"{server} by kubectl {client}{known}")
+    known = f"knows you as {safe(user, 253)}" if user else f"does not say who you are ({whoami.why_not})"
+    return Finding(check, Verdict.OK, f"{server} {known}; kubectl {client}")
 
 
 # --- the operator -----------------------------------------------------------------------------------------------------

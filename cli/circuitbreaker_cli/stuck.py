@@ -31,7 +31,7 @@ Seen = Snapshot | str  # what Redis said: a snapshot, or why there is none
 def examined(views: Iterable[View], now_ms: int, seen: Mapping[str, Seen] | None) -> list[Finding]:
     """What is wrong with any of them; one finding when nothing is. `seen`: by full name; None: Redis was not asked."""
     every = list(views)
-    found = grouped(each for view in every for each in _of(view, now_ms, None if seen is None else seen))
+    found = grouped(each for view in every for each in _of(view, now_ms, seen))
     if found:
         return found
     beside = " and statuses agree with Redis" if seen is not None else ""
@@ -48,10 +48,11 @@ def _of(view: View, now_ms: int, seen: Mapping[str, Seen] | None) -> Iterator[Fi
         return
     yield from _not_ready(view)
     yield from _held(view, now_ms)
+    found = (seen or {}).get(view.full_name)
     if not view.forced:
-        yield from _waiting(view, now_ms)
-    if seen is not None and view.full_name in seen:
-        yield from _beside_redis(view, seen[view.full_name])
+        yield from _waiting(view, now_ms, found)
+    if found is not None:
+        yield from _beside_redis(view, found)
 
 
 def _not_ready(view: View) -> Iterator[Finding]:
@@ -79,7 +80,7 @@ def _held(view: View, now_ms: int) -> Iterator[Finding]:
         )
 
 
-def _waiting(view: View, now_ms: int) -> Iterator[Finding]:
+def _waiting(view: View, now_ms: int, seen: Seen | None) -> Iterator[Finding]:
     until_ms, since_ms = view.open_until_ms, view.since_ms
     if view.state == State.OPEN and until_ms is not None and until_ms < now_ms - _ACTS_WITHIN_MS:
         text = "Open, and past the time for probes"
@@ -87,7 +88,10 @@ def _waiting(view: View, now_ms: int) -> Iterator[Finding]:
     if view.state == State.HALF_OPEN and since_ms is not None and now_ms - since_ms > _HALF_OPEN_MS:
         text = "HalfOpen for more than 15 minutes: too few probes come"
         remedy = "are there callers, and do they settle their permits? docs/runbooks/CircuitBreakerHalfOpenStuck.md"
-        yield _said(view, Verdict.WARNING, text, remedy, _ago(since_ms, now_ms))
+        probes = ""
+        if isinstance(seen, Snapshot):
+            probes = f"; {seen.probes_live} probes in flight, {seen.probe_successes} have succeeded"
+        yield _said(view, Verdict.WARNING, text, remedy, f"{_ago(since_ms, now_ms)}{probes}")
 
 
 def _beside_redis(view: View, seen: Seen) -> Iterator[Finding]:

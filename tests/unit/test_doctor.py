@@ -123,6 +123,8 @@ def test_a_status_beside_redis() -> None:
         (finding,) = stuck.examined([shown], NOW_MS, {"shop/pay": seen})
         assert words in finding.text
     assert now.state is State.OPEN
+    waiting = stuck.examined([STUCK["no probes"][0]], NOW_MS, {"shop/pay": now})
+    assert "0 probes in flight, 0 have succeeded" in str(waiting)
 
 
 def test_what_is_so_of_many_is_said_once_and_the_worst_first() -> None:
