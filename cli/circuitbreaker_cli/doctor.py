@@ -135,14 +135,14 @@ def _asked(ask: Callable[[], T]) -> Answer[T]:
 
 
 def _object(api: Kubectl, *arguments: str, stdin: str | None = None) -> Mapping[str, Any]:
-    (first, *_) = [*_objects(api, *arguments, stdin=stdin), {}]
-    return first
+    return next(iter(_objects(api, *arguments, stdin=stdin)), {})
 
 
 def _objects(api: Kubectl, *arguments: str, stdin: str | None = None) -> list[Mapping[str, Any]]:
     """The JSON objects that kubectl prints one after the other."""
     rest = api.run(*arguments, stdin=stdin, seconds=_SECONDS).strip()
-    found, decoder = [], json.JSONDecoder()
+    found: list[Mapping[str, Any]] = []
+    decoder = json.JSONDecoder()
     try:
         while rest:
             value, end = decoder.raw_decode(rest)

@@ -61,7 +61,7 @@ def deployments(answer: Answer[Sequence[Mapping[str, Any]]]) -> Finding:
     if answer.value is None:
         return not_checked(check, answer.why_not)
     if not answer.value:
-        text = f"none with the label {SELECTOR}; an operator outside of the cluster is not seen here"
+        text = f"none with the label {SELECTOR}; an operator elsewhere does not show here"
         return Finding(check, Verdict.WARNING, text, "docs/install.md says how to install it")
     names = [_name(each) for each in answer.value]
     if len(names) > 1:
@@ -91,7 +91,7 @@ def pods(answer: Answer[Sequence[Mapping[str, Any]]], now_ms: int) -> list[Findi
 def _pod(check: str, pod: Mapping[str, Any], now_ms: int) -> Iterator[Finding]:
     status, name = part(pod, "status"), _name(pod)
     look = f"kubectl logs -n {name.replace('/', ' ')} --previous"
-    conditions = {each.get("type"): each for each in status.get("conditions") or [] if isinstance(each, Mapping)}
+    conditions = {str(each.get("type")): each for each in status.get("conditions") or [] if isinstance(each, Mapping)}
     if part(conditions, "Ready").get("status") != "True":
         why = safe(_waiting(status) or part(conditions, "Ready").get("message") or status.get("phase") or "", 200)
         ask = f"kubectl describe pod -n {name.replace('/', ' ')}; its /readyz says what it lacks"

@@ -76,7 +76,8 @@ def _differences(served: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 @cache
 def _known() -> Mapping[str, Any]:
     schema = CircuitBreakerSpec.model_json_schema()
-    return _resolved(schema, schema.get("$defs", {}))
+    known: Mapping[str, Any] = _resolved(schema, schema.get("$defs", {}))
+    return known
 
 
 def _resolved(schema: Any, definitions: Mapping[str, Any]) -> Any:

@@ -88,8 +88,8 @@ def _try(manifest: Manifest, file: str, traffic: _Traffic) -> Trial:
 
 
 def _show(traffic: _Traffic, tried: Sequence[Trial], output: Form) -> None:
-    for each in (*traffic.remarks, *(f"{run.file}: {said}" for run in tried for said in run.remarks)):
-        terminal.say(f"note: {each}")
+    for remark in (*traffic.remarks, *(f"{each.file}: {said}" for each in tried for said in each.remarks)):
+        terminal.say(f"note: {remark}")
     if output is not Form.TEXT:
         told = trials.told(tried, dated=traffic.dated)
         terminal.show(Text(as_json(told) if output is Form.JSON else as_yaml(told)))
@@ -112,8 +112,8 @@ def _plan(rate: float, failures: str, slow: str, for_: str, clients: int, seed: 
         length_ms = parse_duration_ms(for_ or _FOR)
     except ValueError as error:
         raise CommandError(f"--for: {safe(error)}", Exit.USAGE) from None
-    parts = [_parts(flag, text, length_ms) for flag, text in (("--failures", failures), ("--slow", slow))]
-    plan = Plan(rate, length_ms, *parts, clients=clients, seed=seed)
+    failing, slowed = _parts("--failures", failures, length_ms), _parts("--slow", slow, length_ms)
+    plan = Plan(rate, length_ms, failing, slowed, clients=clients, seed=seed)
     if not 1 <= rate * length_ms / 1_000 <= MOST_CALLS:
         text = f"--rate {rate:g} for {for_ or _FOR} is {rate * length_ms / 1_000:.0f} calls"
         raise CommandError(f"{text}; it must be 1 to {MOST_CALLS}", Exit.USAGE)

@@ -97,7 +97,7 @@ class _Flight(NamedTuple):
     ends_ms: int
     turn: int
     outcome: Outcome
-    count: int
+    calls: int
     client: str
     order: tuple[int, int]
     lease: str
@@ -134,7 +134,7 @@ class Simulation:
         self._pass_time(end_ms)
         spans = self._spans(end_ms)
         number = max(1, -(-(end_ms - self._start_ms) // self._slot_ms), *(each + 1 for each in self._slots))
-        slots = tuple(Tally(**self._slots.get(each, {})) for each in range(number))
+        slots = tuple(Tally(**self._slots[each]) for each in range(number))
         total = Tally(late=self._late)
         for slot in slots:
             total = total.plus(**asdict(slot))
@@ -279,7 +279,7 @@ class Simulation:
             client=flight.client,
             seq=self._next_turn(),
             order=flight.order,
-            runs=((flight.outcome.value, flight.count),),
+            runs=((flight.outcome.value, flight.calls),),
         )
 
     def _next_turn(self) -> int:
