@@ -17,7 +17,7 @@ from circuitbreaker_contract.policy import Mode, Override, Policy
 from circuitbreaker_contract.state import Outcome, Permit, Projection, Reason, State, Tick, Transition
 
 SECOND = 1_000
-QUICK = settings(max_examples=50, deadline=None)
+QUICK = settings(max_examples=40, deadline=None)
 # One that everything can happen to: a streak, both rates, backoff, more probes than one.
 POLICIES = (
     Policy(3, 1_000, 2, 2, 500),
@@ -189,6 +189,13 @@ def test_probes_that_take_too_long_are_lost() -> None:
 def test_an_outcome_that_comes_after_the_opening_is_late() -> None:
     run = run_of(policy(), [*calls_of("S", duration_ms=9 * SECOND), *calls_of("FFF", every_ms=1)])
     assert (run.total.late, run.total.permitted) == (1, 4)
+
+
+def test_an_outcome_between_calls_alike_keeps_its_place() -> None:
+    """A failure comes between two successes, so the streak is two in the end and not three."""
+    long = Call(START_MS, Outcome.FAILURE, 500)
+    others = [Call(START_MS + ms, Outcome(letter)) for ms, letter in ((300, "S"), (700, "S"), (800, "F"), (900, "F"))]
+    assert story(run_of(policy(), [long, *others])) == []
 
 
 def test_a_duration_decides_what_is_slow() -> None:
