@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from circuitbreaker_cli import acting, history, reading, terminal, top, watching
+from circuitbreaker_cli import acting, doctor, history, reading, simulating, terminal, top, watching
 from circuitbreaker_cli.errors import CommandError
 from circuitbreaker_cli.words import Exit
 
@@ -28,6 +28,8 @@ app.command("trip")(acting.trip)
 app.command("hold-closed")(acting.hold_closed)
 app.command("release")(acting.release)
 app.command("reset")(acting.reset)
+app.command("simulate")(simulating.simulate)
+app.command("doctor")(doctor.doctor)
 
 
 @app.command("version")

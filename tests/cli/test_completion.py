@@ -13,6 +13,9 @@ def test_commands_flags_and_values() -> None:
     assert candidates(["list"], "--so") == ["--sort"]
     assert candidates(["list", "--sort"], "st") == ["state"]
     assert candidates(["list", "--state"], "") == ["Closed", "Open", "HalfOpen"]
+    assert candidates([], "do") == ["doctor"]
+    assert candidates(["simulate", "--expect"], "") == ["opens", "stays-closed"]
+    assert candidates(["doctor"], "--op") == ["--operator-namespace"]
     assert candidates(["nothing"], "") == []
     assert candidates(["trip", "--reason"], "") == []
 

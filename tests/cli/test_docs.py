@@ -2,13 +2,18 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
-from circuitbreaker_cli import listing, ranking, transitions
+import pytest
+
+from circuitbreaker_cli import listing, ranking, served, stuck, transitions
+from circuitbreaker_cli.installation import OF_CLUSTER, OF_REDIS
 from circuitbreaker_cli.kubectl import MANAGER
-from circuitbreaker_cli.main import app
+from circuitbreaker_cli.main import app, main
 from circuitbreaker_cli.words import Exit
 
-PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
 def test_every_command_is_on_the_page() -> None:
@@ -45,3 +50,20 @@ def test_every_exit_code_is_on_the_page() -> None:
 
 def test_the_field_manager_is_on_the_page() -> None:
     assert f"`{MANAGER}`" in PAGE
+
+
+def test_the_output_of_simulate_is_what_it_prints(monkeypatch: Any, capsys: Any) -> None:
+    """Every line of it; the plot has characters of Unicode."""
+    block = PAGE.partition("### simulate")[2].partition("```console\n")[2].partition("```")[0]
+    command, _, shown = block.partition("\n")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.argv", command.removeprefix("$ kubectl ").split())
+    with pytest.raises(SystemExit):
+        main()
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == shown.splitlines()
+
+
+def test_every_check_of_the_doctor_is_on_the_page() -> None:
+    section = PAGE.partition("### doctor")[2].partition("\n## ")[0]
+    named = {name for row in re.findall(r"^\| ([A-Za-z ,]+) \|", section, re.MULTILINE) for name in row.split(", ")}
+    assert named == {"check", "API server", "Redis", "clocks", served.CHECK, stuck.CHECK, *OF_CLUSTER, *OF_REDIS}
