@@ -37,7 +37,11 @@ class Shell:
     environment: dict[str, str] = field(default_factory=dict)
 
     def variables(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CB_", "NO_COLOR"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CB_", "NO_COLOR", "COLUMNS", "LINES"))
+        }
         path = os.pathsep.join([str(self.programs), str(PROGRAM.parent), os.environ["PATH"]])
         return kept | {"KUBECONFIG": str(self.kubeconfig), "PATH": path, "TERM": "xterm-256color"} | self.environment
 
