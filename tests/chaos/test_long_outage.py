@@ -45,10 +45,10 @@ def test_a_minute_without_redis(world: World, plane: ControlPlane) -> None:
         world.until(lambda: not operator.ready, "readiness to tell")
         assert world.condition("edited")[1] != "StoreUnavailable"
         world.until(
-            lambda: world.condition("edited") == ("False", "StoreUnavailable"), "the condition", A_MINUTE_SECONDS + 15
+            lambda: world.condition("edited") == ("Unknown", "StoreUnavailable"), "the condition", A_MINUTE_SECONDS + 15
         )
         world.create("made")
-        world.until(lambda: world.condition("made") == ("False", "StoreUnavailable"), "the one that is made", 15)
+        world.until(lambda: world.condition("made") == ("Unknown", "StoreUnavailable"), "the one that is made", 15)
         assert world.get("quiet")["metadata"]["resourceVersion"] == version
         world.server.start()
         world.until_ready("quiet", "edited", "made")
