@@ -1,7 +1,7 @@
 """The cgroup below which everything of a node is counted, in each hierarchy of the machine; it goes with the node.
 
 Its name is that of the node's temporary folder. A cgroup outlives the processes in it, so what a killed run left is
-known by a name whose folder is gone, or not locked any more, and goes at the next start.
+known by a name whose folder is gone, or not locked any more: the `janitor` removes it, or else the next start.
 """
 
 import os
