@@ -6,6 +6,7 @@ No controller makes pods here, so a pod is tried as its workload describes it, w
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -325,6 +326,44 @@ def test_the_kind_overlay_at_work(plane: ControlPlane, redis_server_binary: Path
                 hash_of_states = "circuit_breaker_states"
                 world.until(lambda: closed.items() <= viewer.hgetall(hash_of_states).items(), "both in the shared hash")
         world.close()
+
+
+# Stands in for docker and kind, and for kubectl where pods would have to run.
+NOBODY = "#!/bin/sh\n"
+KUBECTL = """#!/bin/sh
+shift 2 # --context kind-circuitbreaker
+case $* in 'rollout status '* | 'wait '*) exit 0 ;; esac
+exec {command} "$@"
+"""
+
+
+def test_kind_demo_as_far_as_the_api_server(plane: ControlPlane, tmp_path: Path) -> None:
+    """What `make kind-demo` applies is taken, the second time too; Redis and the sample know one password."""
+    command = shlex.join([str(plane.binaries.kubectl), *plane.kubectl_flags()])
+    programs = {"docker": NOBODY, "kind": NOBODY, "kubectl": KUBECTL.format(command=command)}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    restarted = "kubectl.kubernetes.io/restartedAt"
+    passwords = []
+    for time in ("first", "second"):
+        words = [ROOT / "scripts" / "kind", "demo"]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        secrets = [
+            json.loads(plane.kubectl("get", "secret", "circuitbreaker-redis", "--namespace", namespace, "-o", "json"))
+            for namespace in (SYSTEM, "shop")
+        ]
+        assert [set(each["data"]) for each in secrets] == [{"operator", "app-shop"}, {"app-shop"}]
+        assert secrets[0]["data"]["app-shop"] == secrets[1]["data"]["app-shop"]
+        passwords.append(secrets[0]["data"])
+        shop = json.loads(plane.kubectl("get", "deployment", "shop", "--namespace", "shop", "-o", "json"))
+        annotations = shop["spec"]["template"]["metadata"].get("annotations", {})
+        assert (restarted in annotations) is (time == "second")
+    assert passwords[0] == passwords[1]
+    ports = plane.kubectl("get", "services", "-A", "-o", "jsonpath={.items[*].spec.ports[*].nodePort}").split()
+    assert {"30000", "30080", "30090"} <= set(ports)
 
 
 # -- components/monitoring
