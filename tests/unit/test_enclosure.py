@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from circuitbreaker_local.folders import PREFIX
-from circuitbreaker_local.node.cgroups import hierarchies
+from circuitbreaker_local.node.cgroups import hierarchies, name_of, remove
 from circuitbreaker_local.waiting import wait_until
 
 
@@ -39,7 +39,7 @@ def work(folder, cgroup):
     (folder / "mounted" / "file").touch()
     child = subprocess.Popen(["sleep", sys.argv[1]], start_new_session=True)
     for hierarchy in hierarchies():
-        below = hierarchy / folder.name / "pod"
+        below = hierarchy / cgroup.strip("/") / "pod"
         below.mkdir()
         for file in ("cpuset.cpus", "cpuset.mems"):
             if (below / file).exists():
@@ -63,6 +63,10 @@ def running(words: str) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def cgroups(folder: Path) -> list[Path]:
+    return [path for hierarchy in hierarchies() for path in hierarchy.glob(f"{folder.name}*")]
 
 
 def networks() -> set[str]:
@@ -94,8 +98,7 @@ def confined(tmp_path: Path, end: str) -> tuple["subprocess.Popen[str]", str, Pa
 
 def nothing_is_left(mark: str, folder: Path, network: str) -> None:
     wait_until(lambda: not running(mark), timeout_seconds=20, what="the processes to end")
-    cgroups = [hierarchy / folder.name for hierarchy in hierarchies()]
-    wait_until(lambda: not any(each.exists() for each in cgroups), timeout_seconds=20, what="the cgroups to go")
+    wait_until(lambda: cgroups(folder) == [], timeout_seconds=20, what="the cgroups to go")
     wait_until(lambda: not folder.exists(), timeout_seconds=20, what="the folder to go")
     wait_until(lambda: network not in networks(), timeout_seconds=20, what="the network to go")
     assert folder.name not in Path("/proc/self/mountinfo").read_text()
@@ -116,6 +119,7 @@ def test_nothing_is_left(tmp_path: Path, send: Callable[["subprocess.Popen[str]"
     process, mark, folder, network = confined(tmp_path, FOREVER)
     with process:
         assert running(f"sleep {mark}")
+        assert len(cgroups(folder)) == len(hierarchies())
         assert network in networks() - {str(Path("/proc/self/ns/net").readlink())}
         assert list((folder / "mounted").iterdir()) == []  # the mount is seen inside alone
         send(process)
@@ -131,3 +135,23 @@ def test_the_work_ends_by_itself(tmp_path: Path) -> None:
         assert not running(mark)
         assert not folder.exists()
         nothing_is_left(mark, folder, network)
+
+
+def test_a_start_clears_away_what_was_left(tmp_path: Path) -> None:
+    """Should the janitor be killed too. Nodes with folders elsewhere are not ours to judge."""
+    stale = tmp_path / f"{PREFIX}stale"
+    stale.mkdir()
+    elsewhere = Path("/elsewhere") / f"{PREFIX}{tmp_path.name}"
+    for hierarchy in hierarchies():
+        (hierarchy / name_of(stale)).mkdir()
+        (hierarchy / name_of(elsewhere)).mkdir()
+    try:
+        process, mark, folder, network = confined(tmp_path, "return 0")
+        with process:
+            assert process.wait(20) == 0
+        assert cgroups(stale) == []
+        assert len(cgroups(elsewhere)) == len(hierarchies())
+        nothing_is_left(mark, folder, network)
+    finally:
+        for folder in (stale, elsewhere):
+            remove(name_of(folder))

@@ -32,7 +32,7 @@ def confined(work: Callable[[Path, str], int]) -> int:
 
     To be called by a process with one thread. The return value of `work`, or 128 and a signal's number.
     """
-    with janitor() as tell, TemporaryFolder() as folder, cgroup(folder.path.name) as path:
+    with janitor() as tell, TemporaryFolder() as folder, cgroup(folder.path) as path:
         tell(folder.path)
         return enclosed(lambda: work(folder.path, path))
 

@@ -52,4 +52,4 @@ def _wait_and_clear(told: int) -> None:
 
 
 def _is_there(folder: Path) -> bool:
-    return folder.exists() or any((each / folder.name).exists() for each in cgroups.hierarchies())
+    return folder.exists() or any((each / cgroups.name_of(folder)).exists() for each in cgroups.hierarchies())
