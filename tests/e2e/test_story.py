@@ -88,9 +88,11 @@ def test_a_broken_backend(cluster: Cluster) -> None:
 def test_recovery(cluster: Cluster) -> None:
     """Probes find out; the story is in the Events, each transition once."""
     cluster.recovers()
-    told = [each["to"] for each in cluster.breaker()["status"]["transitions"]]
-    assert told[:2] + told[-1:] == ["Open", "HalfOpen", "Closed"]
-    story = sorted(["PolicyApplied", *(EVENT_OF[state] for state in told)])
+    first, *told = cluster.breaker()["status"]["transitions"]
+    assert first["reason"] == "Created"  # which PolicyApplied tells
+    states = [each["to"] for each in told]
+    assert states[:2] + states[-1:] == ["Open", "HalfOpen", "Closed"]
+    story = sorted(["PolicyApplied", *(EVENT_OF[state] for state in states)])
     cluster.until(lambda: len(cluster.events()) >= len(story), "the Events")
     assert cluster.events() == story
 
