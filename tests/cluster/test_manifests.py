@@ -262,7 +262,7 @@ def test_users_of_redis(redis_server_binary: Path, tmp_path: Path) -> None:
         ["users:", "default", "probe", ACCOUNT, "circuitbreaker-viewer", "app-shop", "app-team-a"],
     )
     text = acl.read_text(encoding="utf-8")
-    assert text.startswith("user default off\n")
+    assert text.startswith("user default off ~* &* +@all\n")
     assert "PASSWORD" not in text
     assert "NAMESPACE" not in text
     assert ">" not in text
