@@ -22,8 +22,10 @@ from redis.retry import Retry
 from circuitbreaker_local.binaries import ControlPlaneBinaries
 from circuitbreaker_local.control_plane import ControlPlane
 from circuitbreaker_local.errors import LocalError
+from circuitbreaker_local.processes import Process
 from circuitbreaker_local.prometheus_binary import find_promtool
 from circuitbreaker_local.redis_server import RedisServer
+from circuitbreaker_local.waiting import wait_until
 from tests.cluster.conftest import install_crd
 from tests.cluster.world import World
 
@@ -297,6 +299,31 @@ def test_a_secret_that_will_not_do(tmp_path: Path, passwords: dict[str, str], co
     assert code == 1
     assert complaint in said
     assert not acl.exists()
+
+
+def test_redis_reads_its_transactions_again(redis_server_binary: Path, tmp_path: Path) -> None:
+    """It reads its append-only file as `default`, who is off, and leaves out what that user has no right to."""
+    _, _, acl = users(tmp_path, operator="secret", viewer="seen")
+    with RedisServer(redis_server_binary, persistent=True) as server:
+        with redis.Redis.from_url(server.url) as client, client.pipeline(transaction=True) as transaction:
+            transaction.hset("cb:{shop/x}", "state", "Open").hset("cb:{shop/x}", "generation", 2).execute()
+        server.kill()
+        words = ["--port", str(server.port), "--dir", str(server.folder / "data"), "--appendonly", "yes"]
+        with Process([redis_server_binary, *words, "--aclfile", acl], log=tmp_path / "log") as process:
+
+            def seen() -> bool:
+                at_once = Retry(NoBackoff(), 0)
+                with redis.Redis(
+                    port=server.port, username="circuitbreaker-viewer", password="seen", protocol=2, retry=at_once
+                ) as viewer:
+                    try:
+                        found = viewer.hgetall("cb:{shop/x}")
+                    except (redis.ConnectionError, redis.exceptions.BusyLoadingError):
+                        return False
+                assert found == {b"state": b"Open", b"generation": b"2"}, process.tail()
+                return True
+
+            wait_until(seen, timeout_seconds=20, what="Redis to be there again")
 
 
 def test_the_kind_overlay_at_work(plane: ControlPlane, redis_server_binary: Path, tmp_path: Path) -> None:
