@@ -1,12 +1,13 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`. Everything else follows from them.
 UV := scripts/uv
 RUN := $(UV) run --frozen --all-extras
+SHELL_SCRIPTS := .ci/run scripts/kind scripts/uv manifests/components/redis/users.sh
 
 # Tests wait more than they work, so the whole of them runs two at once; a selection (ARGS) runs in one process.
 JOBS ?= $(if $(ARGS),0,2)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e dashboards docs reference lock version dist release release-check
+.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e dashboards docs reference lock version dist release release-check kind-up kind-demo kind-down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,15 +22,25 @@ test: ## every test that needs no image; ARGS="-k name" selects, JOBS=1 runs one
 e2e: ## an installation's life on a real node with pods, without Docker (Linux, root); ARGS="-k name"
 	@$(RUN) python -m circuitbreaker_local.node $(CURDIR)/.venv/bin/python -m pytest -x tests/e2e $(ARGS)
 
+kind-up: ## with Docker: a cluster of kind with the operator and a Redis; again: what was changed rolls out
+	@scripts/kind up
+
+kind-demo: ## with Docker: the same, a sample application of three replicas, and what to try
+	@scripts/kind demo
+
+kind-down: ## with Docker: takes the cluster away
+	@scripts/kind down
+
 chaos: ## every fault against everything, about 10 minutes; writes the table in docs/reliability.md; ARGS="-k Redis"
 	CB_CHAOS=full $(RUN) pytest tests/chaos $(ARGS)
 
 soak: ## two hours of mixed load with random faults; memory, tasks, descriptors; ARGS="--minutes 5 --seed 7" for less
 	@$(RUN) python -m tests.soak $(ARGS)
 
-lint: ## ruff: rules and format
+lint: ## ruff: rules and format; shellcheck
 	$(RUN) ruff check
 	$(RUN) ruff format --check
+	$(RUN) shellcheck $(SHELL_SCRIPTS)
 
 types: ## mypy --strict on the packages; mypy and pyright on the client's public types
 	$(RUN) mypy

@@ -6,6 +6,7 @@ No controller makes pods here, so a pod is tried as its workload describes it, w
 import hashlib
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,8 +22,10 @@ from redis.retry import Retry
 from circuitbreaker_local.binaries import ControlPlaneBinaries
 from circuitbreaker_local.control_plane import ControlPlane
 from circuitbreaker_local.errors import LocalError
+from circuitbreaker_local.processes import Process
 from circuitbreaker_local.prometheus_binary import find_promtool
 from circuitbreaker_local.redis_server import RedisServer
+from circuitbreaker_local.waiting import wait_until
 from tests.cluster.conftest import install_crd
 from tests.cluster.world import World
 
@@ -261,7 +264,7 @@ def test_users_of_redis(redis_server_binary: Path, tmp_path: Path) -> None:
         ["users:", "default", "probe", ACCOUNT, "circuitbreaker-viewer", "app-shop", "app-team-a"],
     )
     text = acl.read_text(encoding="utf-8")
-    assert text.startswith("user default off\n")
+    assert text.startswith("user default off ~* &* +@all\n")
     assert "PASSWORD" not in text
     assert "NAMESPACE" not in text
     assert ">" not in text
@@ -298,6 +301,31 @@ def test_a_secret_that_will_not_do(tmp_path: Path, passwords: dict[str, str], co
     assert not acl.exists()
 
 
+def test_redis_reads_its_transactions_again(redis_server_binary: Path, tmp_path: Path) -> None:
+    """It reads its append-only file as `default`, who is off, and leaves out what that user has no right to."""
+    _, _, acl = users(tmp_path, operator="secret", viewer="seen")
+    with RedisServer(redis_server_binary, persistent=True) as server:
+        with redis.Redis.from_url(server.url) as client, client.pipeline(transaction=True) as transaction:
+            transaction.hset("cb:{shop/x}", "state", "Open").hset("cb:{shop/x}", "generation", 2).execute()
+        server.kill()
+        words = ["--port", str(server.port), "--dir", str(server.folder / "data"), "--appendonly", "yes"]
+        with Process([redis_server_binary, *words, "--aclfile", acl], log=tmp_path / "log") as process:
+
+            def seen() -> bool:
+                at_once = Retry(NoBackoff(), 0)
+                with redis.Redis(
+                    port=server.port, username="circuitbreaker-viewer", password="seen", protocol=2, retry=at_once
+                ) as viewer:
+                    try:
+                        found = viewer.hgetall("cb:{shop/x}")
+                    except (redis.ConnectionError, redis.exceptions.BusyLoadingError):
+                        return False
+                assert found == {b"state": b"Open", b"generation": b"2"}, process.tail()
+                return True
+
+            wait_until(seen, timeout_seconds=20, what="Redis to be there again")
+
+
 def test_the_kind_overlay_at_work(plane: ControlPlane, redis_server_binary: Path, tmp_path: Path) -> None:
     """Its settings, rights and Redis, with an operator outside of a pod: the samples become Ready."""
     plane.kubectl("apply", "--server-side", "-k", str(OVERLAYS / "kind"))
@@ -325,6 +353,44 @@ def test_the_kind_overlay_at_work(plane: ControlPlane, redis_server_binary: Path
                 hash_of_states = "circuit_breaker_states"
                 world.until(lambda: closed.items() <= viewer.hgetall(hash_of_states).items(), "both in the shared hash")
         world.close()
+
+
+# Stands in for docker and kind, and for kubectl where pods would have to run.
+NOBODY = "#!/bin/sh\n"
+KUBECTL = """#!/bin/sh
+shift 2 # --context kind-circuitbreaker
+case $* in 'rollout status '* | 'wait '*) exit 0 ;; esac
+exec {command} "$@"
+"""
+
+
+def test_kind_demo_as_far_as_the_api_server(plane: ControlPlane, tmp_path: Path) -> None:
+    """What `make kind-demo` applies is taken, the second time too; Redis and the sample know one password."""
+    command = shlex.join([str(plane.binaries.kubectl), *plane.kubectl_flags()])
+    programs = {"docker": NOBODY, "kind": NOBODY, "kubectl": KUBECTL.format(command=command)}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    restarted = "kubectl.kubernetes.io/restartedAt"
+    passwords = []
+    for time in ("first", "second"):
+        words = [ROOT / "scripts" / "kind", "demo"]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+        secrets = [
+            json.loads(plane.kubectl("get", "secret", "circuitbreaker-redis", "--namespace", namespace, "-o", "json"))
+            for namespace in (SYSTEM, "shop")
+        ]
+        assert [set(each["data"]) for each in secrets] == [{"operator", "app-shop"}, {"app-shop"}]
+        assert secrets[0]["data"]["app-shop"] == secrets[1]["data"]["app-shop"]
+        passwords.append(secrets[0]["data"])
+        shop = json.loads(plane.kubectl("get", "deployment", "shop", "--namespace", "shop", "-o", "json"))
+        annotations = shop["spec"]["template"]["metadata"].get("annotations", {})
+        assert (restarted in annotations) is (time == "second")
+    assert passwords[0] == passwords[1]
+    ports = plane.kubectl("get", "services", "-A", "-o", "jsonpath={.items[*].spec.ports[*].nodePort}").split()
+    assert {"30000", "30080", "30090"} <= set(ports)
 
 
 # -- components/monitoring

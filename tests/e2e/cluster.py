@@ -138,6 +138,12 @@ class Cluster:
         header, row = self.kubectl("get", "circuitbreaker", BREAKER, "--namespace", SHOP).splitlines()
         return row[header.index("STATE") :].split()[0]
 
+    def edit(self, **spec: str) -> None:
+        """As a person does it; back when it is in force."""
+        patch = json.dumps({"spec": spec})
+        self.kubectl("patch", "circuitbreaker", BREAKER, "--namespace", SHOP, "--type=merge", f"--patch={patch}")
+        self.until(lambda: spec.items() <= self.breaker()["status"]["policy"].items(), "the edit to be in force")
+
     def events(self) -> list[str]:
         words = [
             "--namespace",

@@ -1,10 +1,13 @@
 """The cgroup below which everything of a node is counted, in each hierarchy of the machine; it goes with the node.
 
-Its name is that of the node's temporary folder. A cgroup outlives the processes in it, so what a killed run left is
-known by a name whose folder is gone, or not locked any more, and goes at the next start.
+Its name tells the node's temporary folder, and where that is. A cgroup outlives the processes in it, so what a killed
+run left is known by a name whose folder is gone, or not locked any more: the `janitor` removes it, or else the next
+start that keeps its folders in the same place.
 """
 
+import hashlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,10 +26,16 @@ def hierarchies() -> list[Path]:
     return [path for path in MOUNT.iterdir() if (path / "cgroup.procs").exists()]
 
 
+def name_of(folder: Path) -> str:
+    """Of the cgroup that goes with the temporary folder of a node."""
+    return f"{folder.name}-{hashlib.sha256(os.fsencode(folder.parent)).hexdigest()[:8]}"
+
+
 @contextmanager
-def cgroup(name: str) -> Iterator[str]:
-    """The path of a new cgroup `name`, as the kubelet wants it; removed with all below it at the end."""
+def cgroup(folder: Path) -> Iterator[str]:
+    """The path of a new cgroup, as the kubelet wants it; removed with all below it at the end."""
     sweep()
+    name = name_of(folder)
     for hierarchy in hierarchies():
         (hierarchy / name).mkdir(exist_ok=True)
         for file in ("cpuset.cpus", "cpuset.mems"):  # version 1: empty ones let no process in
@@ -51,7 +60,8 @@ def remove(name: str) -> None:
 
 
 def sweep() -> None:
-    """Remove the cgroups of nodes that nobody holds any more."""
-    for name in {path.name for hierarchy in hierarchies() for path in hierarchy.glob(f"{PREFIX}*")}:
-        if name not in {path.name for path in held()}:
+    """Remove the cgroups of nodes that nobody holds any more, if their folders were where ours are."""
+    place = name_of(Path(tempfile.gettempdir()) / f"{PREFIX}*")
+    for name in {path.name for hierarchy in hierarchies() for path in hierarchy.glob(place)}:
+        if name not in {name_of(path) for path in held()}:
             remove(name)

@@ -3,7 +3,7 @@
 Three processes: the one that was started waits outside and clears away; the first one inside (process 1 of its
 namespace) takes notice of orphans that end; its child does the work. When process 1 ends, by whatever, the kernel ends
 every process inside, and with the last of them the network and the mounts go. Process 1 ends with the process outside
-(PR_SET_PDEATHSIG). So not even SIGKILL leaves more than empty cgroups and a folder, which the next start removes.
+(PR_SET_PDEATHSIG). So not even SIGKILL leaves more than empty cgroups and a folder, which a `janitor` removes.
 """
 
 import ctypes
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 from circuitbreaker_local.errors import LocalError
@@ -74,7 +75,8 @@ def _in_a_child(work: Callable[[], int]) -> None:
 
 def _hand_on(child: int) -> None:
     def hand_on(number: int, _: FrameType | None) -> None:
-        os.kill(child, number)
+        with suppress(ProcessLookupError):  # it has ended, and we are clearing away
+            os.kill(child, number)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to everybody
     for number in ENDING:

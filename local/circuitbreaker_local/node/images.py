@@ -25,6 +25,7 @@ MIRROR = "http://deb.debian.org/debian"
 BASE_PACKAGES = ("ca-certificates", "python3", "python3-venv")
 BASE = "localhost/circuitbreaker-base"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+IGNORED = ".dockerignore"
 KEPT = 3  # archives of one name: those of other checkouts and of the commit before
 TICK_SECONDS = 0.5
 ALONE = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -58,6 +59,8 @@ def archives(images: Sequence[Image], report: Report) -> list[Path]:
     """An archive for each image, as `docker save` writes it; builds those that the cache lacks. Raises LocalError."""
     home = cache_folder() / "images"
     with exclusive(home, report):
+        for left in home.glob(".building-*"):  # whoever began these was killed: we hold the lock
+            shutil.rmtree(left, ignore_errors=True)
         return [_archive(image, home, report) for image in images]
 
 
@@ -89,21 +92,27 @@ def _ours(image: Image, stage: str = "") -> str:
 
 
 def _key(image: Image) -> str:
-    """Covers every byte that goes into the build."""
+    """Covers every byte that goes into the build, and where it goes."""
     digest = hashlib.sha256(json.dumps([_base_key(), image.reference, dict(image.arguments)]).encode())
-    for path in (image.dockerfile, *_files(image)):
-        digest.update(f"{path.name}\0{path.stat().st_mode & 0o111}\0".encode())
+    for place, path in _files(image):
+        digest.update(f"{place}\0{path.stat().st_mode & 0o111}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 
-def _files(image: Image) -> Iterator[Path]:
+def _files(image: Image) -> Iterator[tuple[str, Path]]:
+    """What a build reads, by names that are the same in every checkout."""
+    yield "Dockerfile", image.dockerfile
+    for ignored in (image.dockerfile.with_name(f"{image.dockerfile.name}.dockerignore"), image.context / IGNORED):
+        if ignored.exists():
+            yield ignored.name, ignored
     for source in image.sources:
         path = image.context / source
         if path.is_file():
-            yield path
+            yield source, path
         elif path.is_dir():
-            yield from sorted(each for each in path.rglob("*") if each.is_file() and each.suffix != ".pyc")
+            files = sorted(each for each in path.rglob("*") if each.is_file() and each.suffix != ".pyc")
+            yield from ((str(each.relative_to(image.context)), each) for each in files)
         else:
             raise LocalError(f"{path}, of which {image.reference} is made, is not there")
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -19,16 +20,21 @@ from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.folders import TemporaryFolder
 from circuitbreaker_local.node.cgroups import cgroup
 from circuitbreaker_local.node.enclosure import enclosed
+from circuitbreaker_local.node.janitor import janitor
 from circuitbreaker_local.node.node import Node
 from circuitbreaker_local.node.programs import NodeBinaries, node_binaries
 from circuitbreaker_local.node.surroundings import furnish
 from circuitbreaker_local.progress import Report
 
 
-def run(binaries: NodeBinaries, archives: list[Path], command: list[str]) -> int:
-    """The exit status of `command`; nothing is left when it returns."""
-    with TemporaryFolder() as folder, cgroup(folder.path.name) as path:
-        return enclosed(lambda: _work(folder.path, path, binaries, archives, command))
+def confined(work: Callable[[Path, str], int]) -> int:
+    """Calls `work` in namespaces, with a folder and the path of a cgroup that go with them, however it ends.
+
+    To be called by a process with one thread. The return value of `work`, or 128 and a signal's number.
+    """
+    with janitor() as tell, TemporaryFolder() as folder, cgroup(folder.path) as path:
+        tell(folder.path)
+        return enclosed(lambda: work(folder.path, path))
 
 
 def _work(folder: Path, cgroup_path: str, binaries: NodeBinaries, archives: list[Path], command: list[str]) -> int:
@@ -72,10 +78,14 @@ def main() -> int:
     """The exit status of the command; 1 when there was no node."""
     split = sys.argv.index("--")
     try:
-        return run(node_binaries(Report()), [Path(each) for each in sys.argv[1:split]], sys.argv[split + 1 :])
+        archives, command = [Path(each) for each in sys.argv[1:split]], sys.argv[split + 1 :]
+        binaries = node_binaries(Report())
+        return confined(lambda folder, cgroup_path: _work(folder, cgroup_path, binaries, archives, command))
     except LocalError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

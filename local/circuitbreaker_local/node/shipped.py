@@ -20,7 +20,7 @@ def operator(tag: str) -> Image:
         tag,
         dockerfile=ROOT / "Dockerfile",
         context=ROOT,
-        sources=(*OPERATOR_SOURCES, ".dockerignore"),
+        sources=OPERATOR_SOURCES,
         arguments={"VERSION": tag},
         stages=("build",),
     )

@@ -33,7 +33,9 @@ fi
 
 umask 077
 {
-    echo 'user default off'
+    # Off: nobody can be it. It keeps its rights, since Redis reads its append-only file as this user, and would leave out
+    # every transaction in it.
+    echo 'user default off ~* &* +@all'
     # For the kubelet, which asks whether Redis answers: this is all that it may.
     echo 'user probe reset on nopass +ping'
     user circuitbreaker-operator "$passwords/operator"
