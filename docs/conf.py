@@ -13,7 +13,11 @@ from sphinx.application import Sphinx
 
 # What the bar at the side shows, in a reader's order. A page that is missing here is an error of the build.
 CONTENTS: Final = {
-    "Start": ("docs/concepts", "docs/install", "docs/client", "examples/README", "examples/mcp-app/README", "docs/faq"),
+    "Start": (
+        *("docs/concepts", "docs/install", "docs/client"),
+        *("examples/README", "examples/kubernetes/README", "examples/mcp-app/README"),
+        "docs/faq",
+    ),
     "Operate": (
         "docs/operator",
         "docs/page",

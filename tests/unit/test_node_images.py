@@ -12,11 +12,13 @@ from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.node import shipped
 from circuitbreaker_local.node.images import Image, _key
 
+LOCKS = ("build-requirements.txt", "uv.lock")
+
 
 @pytest.fixture
 def image(tmp_path: Path) -> Image:
     """The operator's, with a small tree in the place of ours."""
-    for name in ("Dockerfile", ".dockerignore", "pyproject.toml", "uv.lock", "README.md", "LICENSE"):
+    for name in ("Dockerfile", ".dockerignore", *LOCKS, "pyproject.toml", "README.md", "LICENSE"):
         (tmp_path / name).write_text(name)
     for folder in ("contract", "clients", "operator"):
         (tmp_path / folder / "package").mkdir(parents=True)
@@ -32,7 +34,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "the Dockerfile": append("Dockerfile"),
     "what it ignores": append(".dockerignore"),
     "what it ignores, in a file of its own": lambda tree: (tree / "Dockerfile.dockerignore").touch(),
-    "the lock file": append("uv.lock"),
+    **{f"the lock file {name}": append(name) for name in LOCKS},
     "a source": append("operator/package/module.py"),
     "a new file": lambda tree: (tree / "contract" / "package" / "more.lua").touch(),
     "a file moved": lambda tree: (tree / "contract" / "package" / "module.py").rename(tree / "contract" / "module.py"),
