@@ -17,7 +17,7 @@ demo: ## apply a breaker and watch it open and recover, on an embedded control p
 
 test: ## every test that needs no image; ARGS="-k name" selects, JOBS=1 runs one at a time
 	@$(if $(filter-out 0,$(JOBS)),$(RUN) python -m circuitbreaker_local binaries)
-	$(RUN) pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(RUN) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 e2e: ## an installation's life on a real node with pods, without Docker (Linux, root); ARGS="-k name"
 	@$(RUN) python -m circuitbreaker_local.node $(CURDIR)/.venv/bin/python -m pytest -x tests/e2e $(ARGS)

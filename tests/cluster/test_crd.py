@@ -113,6 +113,13 @@ def api(control_plane: ControlPlane) -> Iterator[client.CustomObjectsApi]:
         yield client.CustomObjectsApi(connection)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _none_stays(control_plane: ControlPlane) -> Iterator[None]:
+    """An operator of another file would serve them, too."""
+    yield
+    control_plane.kubectl("delete", "circuitbreakers", "--all", "--all-namespaces")
+
+
 @pytest.fixture(scope="module")
 def refusing(api: client.CustomObjectsApi, control_plane: ControlPlane) -> Breakers:
     """One namespace for all that must be refused: nothing is ever stored there."""
