@@ -159,9 +159,12 @@ async def test_cancelled_while_it_asks(world, breakers: AsyncCircuitBreakers) ->
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await asyncio.to_thread(until, lambda: caller.observe().probes_live == 0, "the leases to be free")
-    probes = caller.observe().probes
-    assert probes.granted == probes.ignored
+
+    def all_back() -> bool:
+        seen = caller.observe()
+        return seen.probes_live == 0 and seen.probes.granted == seen.probes.ignored
+
+    await asyncio.to_thread(until, all_back, "all that was granted to be given back")
     assert await payments.call(asyncio.sleep, 0, "fine") == "fine"
 
 

@@ -503,8 +503,10 @@ addEventListener("keydown", (event) => {
   const typing = event.target === $("text");
   if (event.key === "/" && !typing) {
     event.preventDefault();
-    if (model.breaker) back();
-    setTimeout(() => $("text").focus());
+    if (model.breaker) {
+      back();
+      setTimeout(() => $("text").focus()); // once the list is there again
+    } else $("text").focus(); // at once: the next key belongs there
   } else if (event.key === "Escape") {
     if (model.breaker) back();
     else if (model.text) { model.text = $("text").value = ""; remember(); arrange(); }
