@@ -3,8 +3,7 @@ UV := scripts/uv
 RUN := $(UV) run --frozen --all-extras
 SHELL_SCRIPTS := .ci/run scripts/kind scripts/uv manifests/components/redis/users.sh
 
-# What is installed is compiled once, and not by each of the hundreds of processes that tests start.
-export UV_COMPILE_BYTECODE := 1
+# What is imported is compiled once, and not by each of the hundreds of processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 
 # Tests wait more than they work, so the whole of them runs two at once; a selection (ARGS) runs in one process.
