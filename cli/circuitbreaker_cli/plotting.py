@@ -11,7 +11,7 @@ from typing import Final
 from rich.text import Text
 
 from circuitbreaker_cli.simulation import Run, Tally
-from circuitbreaker_cli.words import STYLES, length
+from circuitbreaker_cli.words import MARKS, STYLES, has_all, length
 from circuitbreaker_contract.state import State
 
 HEIGHT: Final = 10
@@ -33,21 +33,14 @@ class Glyphs:
     marks: dict[State, str]
 
 
-UNICODE: Final = Glyphs(
-    *("█", "▓", "▒", "·", "│", "└", "─"), {State.CLOSED: "●", State.HALF_OPEN: "◐", State.OPEN: "○"}
-)
+UNICODE: Final = Glyphs(*("█", "▓", "▒", "·", "│", "└", "─"), MARKS)
 ASCII: Final = Glyphs(*("#", "~", "=", ".", "|", "+", "-"), {State.CLOSED: "c", State.HALF_OPEN: "h", State.OPEN: "O"})
 
 
 def glyphs_for(encoding: str) -> Glyphs:
     """The best that an encoding of a terminal has."""
-    try:
-        "".join((*(getattr(UNICODE, each) for each in UNICODE.__slots__[:-1]), *UNICODE.marks.values())).encode(
-            encoding
-        )
-    except (UnicodeEncodeError, LookupError):
-        return ASCII
-    return UNICODE
+    characters = (*(getattr(UNICODE, each) for each in UNICODE.__slots__[:-1]), *UNICODE.marks.values())
+    return UNICODE if has_all("".join(characters), encoding) else ASCII
 
 
 def plot(run: Run, glyphs: Glyphs, height: int = HEIGHT) -> Text:

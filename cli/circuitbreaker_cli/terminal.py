@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from circuitbreaker_cli.errors import CommandError
-from circuitbreaker_cli.words import ASCII, FULL, Exit, Glyphs, safe
+from circuitbreaker_cli.words import ASCII, FULL, Exit, Glyphs, has_all, safe
 
 WIDEST: Final = 10_000  # nothing is cut: a program reads all of it, a terminal wraps what is too long
 
@@ -54,13 +54,8 @@ def is_live() -> bool:
 def glyphs(*, stderr: bool = False) -> Glyphs:
     """Marks and blocks are for terminals whose encoding has them; programs that read get words and ASCII."""
     stream = sys.stderr if stderr else sys.stdout
-    if not stream.isatty():
-        return ASCII
-    try:
-        "".join([*FULL.marks.values(), *FULL.heights.values(), FULL.levels]).encode(stream.encoding)
-    except (UnicodeEncodeError, LookupError):
-        return ASCII
-    return FULL
+    characters = "".join([*FULL.marks.values(), *FULL.heights.values(), FULL.levels])
+    return FULL if stream.isatty() and has_all(characters, stream.encoding) else ASCII
 
 
 def show(*parts: RenderableType) -> None:

@@ -38,6 +38,15 @@ FULL: Final = Glyphs(MARKS, {State.CLOSED: "▂", State.HALF_OPEN: "▅", State.
 ASCII: Final = Glyphs({}, {State.CLOSED: "_", State.HALF_OPEN: "-", State.OPEN: "#"}, "_.:-=+*#")
 
 
+def has_all(characters: str, encoding: str) -> bool:
+    """Whether an encoding of a terminal has every one of them; one that nobody knows has none."""
+    try:
+        characters.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
 class Exit(IntEnum):
     """What the process ends with; docs/cli.md has the same table, and a test holds both equal."""
 

@@ -37,9 +37,11 @@ class Report:
     runs: Runs
     ago: int = 0  # how many generations old the caller's knowledge is
 
+    def order(self, breaker: Breaker) -> tuple[int, int]:
+        return (breaker.incarnation, max(0, breaker.generation - self.ago))
+
     def on(self, breaker: Breaker, now_ms: int) -> Breaker:
-        order = (breaker.incarnation, max(0, breaker.generation - self.ago))
-        return self.under(breaker, now_ms, order)
+        return self.under(breaker, now_ms, self.order(breaker))
 
     def under(self, breaker: Breaker, now_ms: int, order: tuple[int, int], seq: int | None = None) -> Breaker:
         seq = breaker.reporters.get(self.client, Reporter()).seq + 1 if seq is None else seq
@@ -60,12 +62,20 @@ class Settle:
     outcome: Outcome
     ago: int = 0
 
+    def order(self, breaker: Breaker) -> tuple[int, int]:
+        return (breaker.incarnation, max(0, breaker.generation - self.ago))
+
     def on(self, breaker: Breaker, now_ms: int) -> Breaker:
-        order = (breaker.incarnation, max(0, breaker.generation - self.ago))
-        return self.under(breaker, now_ms, order)
+        return self.under(breaker, now_ms, self.order(breaker))
 
     def under(self, breaker: Breaker, now_ms: int, order: tuple[int, int]) -> Breaker:
         return rules.settled(breaker, now_ms, client="a", lease=self.lease, order=order, outcome=self.outcome)
+
+
+def has_answered(breaker: Breaker, lease: str, order: tuple[int, int]) -> bool:
+    """Whether the lease's outcome under that order was counted; of another generation it is remembered beside it."""
+    known = breaker.ended.get(lease)
+    return bool(known and known.settled) or f"{lease}@{order[0]}.{order[1]}" in breaker.ended
 
 
 @dataclass(frozen=True)
@@ -387,8 +397,7 @@ def test_a_probe_outcome_of_another_pair_changes_nothing_but_late(
     live = expected.live if expected.state is State.HALF_OPEN else after.live
     assert replace(after, **unmoved) == replace(expected, **unmoved, live=live)
     counted = after.totals.late + after.totals.ignored - expected.totals.late - expected.totals.ignored
-    known, beside = expected.ended.get(lease), f"{lease}@{order[0]}.{order[1]}"
-    assert counted == (not (known and known.settled) and beside not in expected.ended)
+    assert counted == (not has_answered(expected, lease, order))
 
 
 # --- law 3: opening, probing ------------------------------------------------------------------------------------------
@@ -833,10 +842,7 @@ def test_totals_add_up(policy: Policy, history: list[Step]) -> None:
             assert (ignored, refused) == (weight(call.runs, {"I"}), weight(call.runs, {"N"}))
             assert after.slow - before.slow <= weight(call.runs, {"L", "M"})
         elif isinstance(call, Settle):
-            known = moved.before.ended
-            order = (moved.before.incarnation, max(0, moved.before.generation - call.ago))
-            beside = f"{call.lease}@{order[0]}.{order[1]}"  # where a lease is remembered for another generation
-            first = not (call.lease in known and known[call.lease].settled) and beside not in known
+            first = not has_answered(moved.before, call.lease, call.order(moved.before))
             assert (counted, ignored) == ((0, first) if call.outcome is Outcome.IGNORED else (first, 0))
         else:
             assert (counted, ignored) == (0, 0)
