@@ -5,8 +5,8 @@ import sys
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,10 +107,17 @@ class OperatorProcess:
 
     def metric(self, line: str) -> float | None:
         """The value of the series written like this; None when it is not there."""
-        for each in self.get("/metrics")[1].splitlines():
-            if each.startswith(line + " "):
-                return float(each.rsplit(" ", 1)[1])
-        return None
+        return self.metrics((line,)).get(line)
+
+    def metrics(self, lines: Sequence[str]) -> dict[str, float]:
+        """The same of several in one scrape, which is never held as a whole: that of many breakers is large."""
+        found = {}
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            for raw in answer:
+                series, _, value = raw.decode().rpartition(" ")
+                if series in lines:
+                    found[series] = float(value)
+        return found
 
 
 class World:

@@ -57,7 +57,7 @@ class Soak:
         self.began = time.monotonic()
         self.end = self.began + minutes * 60
         self.newest: list[samples.Sample] = []
-        self.taken: list[samples.Sample] = []
+        self.taken = samples.Samples()
         self.stopped = False
         self.faults = 0
         self.wrong: list[str] = []
@@ -103,7 +103,7 @@ class Soak:
             if now >= self._sample_at:
                 self._sample_at = now + SAMPLE_SECONDS
                 self.newest = self.stage.sample(now - self.began)
-                self.taken += self.newest
+                self.taken.add(self.newest)
             if now >= self._line_at:
                 self._line_at = now + LINE_SECONDS
                 self.say(self.line())
@@ -153,7 +153,7 @@ def tell(soak: Soak, wrong: list[str], target: Path | None) -> int:
     if target is not None:
         with target.open("w", newline="") as file:
             csv.writer(file).writerows([samples.Sample._fields, *soak.taken])
-    found = samples.rows(soak.taken)
+    found = soak.taken.rows()
     print(f"\n{soak.minutes:.0f} minutes, {soak.faults} faults, {json.dumps(soak.stage.actions)}")
     print(samples.table(found))
     print("\n".join(f"WRONG: {each}" for each in wrong) or "statuses, histories and Events tell what happened")

@@ -1,7 +1,8 @@
 """What was measured, and whether it is flat. Values in, values out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from statistics import linear_regression, median
 from typing import NamedTuple
 
@@ -16,6 +17,41 @@ class Sample(NamedTuple):
     life: int
     figure: str
     value: float
+
+
+@dataclass(frozen=True)
+class Life:
+    """A figure of one life of a process. Numbers alone: who measures memory for hours must not need more and more."""
+
+    at_seconds: "array[float]" = field(default_factory=lambda: array("d"))
+    values: "array[float]" = field(default_factory=lambda: array("d"))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class Samples:
+    """All that were taken."""
+
+    def __init__(self) -> None:
+        self._lives: dict[tuple[str, str], dict[int, Life]] = {}
+
+    def add(self, samples: Iterable[Sample]) -> None:
+        for each in samples:
+            life = self._lives.setdefault((each.process, each.figure), {}).setdefault(each.life, Life())
+            life.at_seconds.append(each.at_seconds)
+            life.values.append(each.value)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Figure by figure, each in the order of time."""
+        for (process, figure), lives in self._lives.items():
+            for number, life in lives.items():
+                for at_seconds, value in zip(life.at_seconds, life.values, strict=True):
+                    yield Sample(at_seconds, process, number, figure, value)
+
+    def rows(self) -> "list[Row]":
+        """A row for each figure, in the order of their first samples."""
+        return [_row(*name, max(lives.values(), key=len)) for name, lives in self._lives.items()]
 
 
 @dataclass(frozen=True)
@@ -49,34 +85,23 @@ class Row:
     flat: bool | None
 
 
-def rows(samples: Sequence[Sample]) -> list[Row]:
-    """A row for each figure, in the order of their first samples."""
-    found: dict[tuple[str, str], dict[int, list[Sample]]] = {}
-    for each in samples:
-        found.setdefault((each.process, each.figure), {}).setdefault(each.life, []).append(each)
-    return [_row(max(lives.values(), key=len)) for lives in found.values()]
-
-
-def _row(life: list[Sample]) -> Row:
+def _row(process: str, figure: str, life: Life) -> Row:
     """Flat: the line through the last three quarters rises by less than the limit, or comes to no more than noise.
 
     The first quarter is left out of the line: caches fill then, and an allocator takes what it will keep.
     """
     quarter = len(life) // 4
-    values = [each.value for each in life]
-    first, last = life[0], life[-1]
-    hours = (last.at_seconds - first.at_seconds) / 3600
-    slope, flat, limit = 0.0, None, LIMITS[first.figure]
+    hours, values = [each / 3600 for each in life.at_seconds], life.values
+    slope, flat, limit = 0.0, None, LIMITS[figure]
     if quarter >= MOST_GAPS:
-        later = life[quarter:]
-        slope = linear_regression([each.at_seconds / 3600 for each in later], [each.value for each in later]).slope
-        grown = slope * (later[-1].at_seconds - later[0].at_seconds) / 3600
+        slope = linear_regression(hours[quarter:], values[quarter:]).slope
+        grown = slope * (hours[-1] - hours[quarter])
         flat = slope < limit.per_hour or grown < limit.noise
     return Row(
-        first.process,
-        first.figure,
+        process,
+        figure,
         len(life),
-        hours,
+        hours[-1] - hours[0],
         median(values[: max(quarter, 1)]),
         median(values[-max(quarter, 1) :]),
         max(values),

@@ -28,7 +28,7 @@ SETTLE_SECONDS: Final = 150.0  # two sweeps, and what the last fault takes
 EVENTS_LAST_MS: Final = 50 * 60 * 1000  # the API server forgets an Event after an hour
 MOST_MADE: Final = 50
 ANSWER_SECONDS: Final = 5.0
-_LOOPS: Final = ("operator", "watch")
+_TASKS: Final = tuple(f'circuitbreaker_operator_tasks{{loop="{loop}"}}' for loop in ("operator", "watch"))
 
 
 class SoakStage(Stage):
@@ -145,10 +145,10 @@ class SoakStage(Stage):
         own = psutil.Process()
         yield from self._of("bench", own.pid, at_seconds)
         yield from self._of("operator", self.operator.process.pid, at_seconds)
-        tasks = [self.operator.metric(f'circuitbreaker_operator_tasks{{loop="{loop}"}}') for loop in _LOOPS]
-        known = [each for each in tasks if each is not None]
-        if len(known) == len(_LOOPS):
-            yield Sample(at_seconds, "operator", self._life("operator", self.operator.process.pid), "tasks", sum(known))
+        tasks = self.operator.metrics(_TASKS)
+        if len(tasks) == len(_TASKS):
+            life = self._life("operator", self.operator.process.pid)
+            yield Sample(at_seconds, "operator", life, "tasks", sum(tasks.values()))
         for client in [*self.clients]:
             if not client.process.alive:
                 continue
