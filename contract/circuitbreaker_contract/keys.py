@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 DEFAULT_PREFIX = "cb:"
 PREFIX_FORM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,62}:")
@@ -34,6 +35,12 @@ class BreakerKey:
     def parse(cls, text: str) -> "BreakerKey":
         """The key written as `namespace/name`; raises ValueError for another form."""
         namespace, _, name = text.partition("/")
+        return cls.of(namespace, name)
+
+    @classmethod
+    @lru_cache(maxsize=32_768)
+    def of(cls, namespace: str, name: str) -> "BreakerKey":
+        """The key of these names; of thousands that are read again and again none is checked and made anew."""
         return cls(namespace, name)
 
 
@@ -86,7 +93,7 @@ class Keys:
         if match is None or match["prefix"] != self.prefix:
             return None
         try:
-            return BreakerKey(match["namespace"], match["name"])
+            return BreakerKey.of(match["namespace"], match["name"])
         except ValueError:
             return None
 

@@ -21,6 +21,7 @@ from circuitbreaker_operator import logs
 from circuitbreaker_operator.cache import Cache, Change
 from circuitbreaker_operator.clock import Clock
 from circuitbreaker_operator.cluster import Cluster, load_configuration
+from circuitbreaker_operator.echoes import Echoes
 from circuitbreaker_operator.edge import Edge
 from circuitbreaker_operator.elector import Elector
 from circuitbreaker_operator.errors import (
@@ -193,8 +194,16 @@ class Operator:
 
     async def _run_parts(self, owner: str, cluster: Cluster, store: Store) -> None:
         settings, metrics, cache = self.settings, self.metrics, self.cache
+        echoes = Echoes(dropped=metrics.watch_events.labels("own").inc)
         reflector = Reflector(
-            settings, owner=owner, cache=cache, store=store, cluster=cluster, book=self.book, metrics=metrics
+            settings,
+            owner=owner,
+            cache=cache,
+            store=store,
+            cluster=cluster,
+            echoes=echoes,
+            book=self.book,
+            metrics=metrics,
         )
         reconciler = Reconciler(settings, owner=owner, cache=cache, store=store, mirror=reflector, metrics=metrics)
         queue = WorkQueue(reconciler, metrics=metrics.queue("reconcile"), gate=store.up)
@@ -225,7 +234,7 @@ class Operator:
             sweep.allowed.set()
             sweep.ask()
 
-        edge = self._edge = Edge(settings, cluster, metrics, deliver=deliver, begun=begun)
+        edge = self._edge = Edge(settings, cluster, metrics, echoes=echoes, deliver=deliver, begun=begun)
         sweep = self._sweep = Sweep(
             settings,
             owner=owner,

@@ -205,7 +205,7 @@ class Cluster:
         for namespace in namespaces or ("",):
             async for metadata in self._list(_path(namespace)):
                 try:
-                    key = BreakerKey(metadata.namespace, metadata.name)
+                    key = BreakerKey.of(metadata.namespace, metadata.name)
                 except ValueError:
                     continue
                 yield Listed(key, metadata.uid, metadata.resource_version)

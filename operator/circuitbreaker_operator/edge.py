@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 import kopf
 
 from circuitbreaker_operator.cluster import Cluster, load_configuration
+from circuitbreaker_operator.echoes import Echoes
 from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailableError, GaveUpError
 from circuitbreaker_operator.handlers import SILENT_AFTER_SECONDS, Life, kopf_settings, registry
 from circuitbreaker_operator.logs import Outage
@@ -89,6 +90,7 @@ class Edge:
         cluster: Cluster,
         metrics: Metrics,
         *,
+        echoes: Echoes,
         deliver: Callable[[str | None, Resource], None],
         begun: Callable[[], None],
     ) -> None:
@@ -98,6 +100,7 @@ class Edge:
         self._deliver = deliver
         self._begun = begun
         self._life = Life(settings.namespaces)
+        self._echoes = echoes
         self._suspected = 0
         self._outage = Outage(logger, "watch")
         self._watch_outage = Outage(logger, "watch of the API server", remedy="it is started again")
@@ -178,6 +181,7 @@ class Edge:
         run = self._run = _Run(asyncio.Event())
         self._suspected = 0
         self._life.begin()
+        self._echoes.forget()
         run.thread = threading.Thread(target=self._in_thread, args=(run, loop), name="kopf", daemon=True)
         run.thread.start()
         self._begun()
@@ -227,12 +231,15 @@ class Edge:
     async def _kopf(self, run: _Run, ours: asyncio.AbstractEventLoop) -> None:
         run.loop, run.stop = asyncio.get_running_loop(), asyncio.Event()
 
+        delivered = self._metrics.watch_events.labels("delivered")
+
         def deliver(kind: str | None, resource: Resource) -> None:
+            delivered.inc()
             _tell(ours, lambda: self._deliver(kind, resource))
 
         async with AsyncExitStack() as sessions:  # Kopf leaves its session open when it ends with an error
             await kopf.operator(
-                registry=registry(deliver, load_configuration, self._life, sessions),
+                registry=registry(deliver, load_configuration, self._life, self._echoes, sessions),
                 settings=kopf_settings(self._settings),
                 clusterwide=not self._settings.namespaces,
                 namespaces=self._settings.namespaces,

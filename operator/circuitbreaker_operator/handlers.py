@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -16,6 +16,7 @@ import kopf
 from kubernetes.aio.client import ApiClient, Configuration
 
 from circuitbreaker_operator.cluster import USER_AGENT
+from circuitbreaker_operator.echoes import Echoes, Lines
 from circuitbreaker_operator.resource import GROUP, PLURAL, VERSION, Resource
 from circuitbreaker_operator.settings import Settings
 
@@ -65,14 +66,18 @@ class _NothingStored(kopf.AnnotationsDiffBaseStorage):
 
 
 def registry(
-    deliver: Deliver, credentials: Callable[[], Awaitable[Configuration]], life: "Life", sessions: AsyncExitStack
+    deliver: Deliver,
+    credentials: Callable[[], Awaitable[Configuration]],
+    life: "Life",
+    echoes: Echoes,
+    sessions: AsyncExitStack,
 ) -> Any:
     """Kopf's registry with our handlers. All of it runs in Kopf's thread; `sessions` closes what it opens."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)  # type: ignore[untyped-decorator, unused-ignore]
     async def login(**_: Any) -> kopf.AiohttpSession:
-        found = await _session(await credentials(), life)
+        found = await _session(await credentials(), life, echoes)
         sessions.push_async_callback(found.aiohttp_session.close)
         return found
 
@@ -133,32 +138,43 @@ class Life:
 
 
 class _Heard:
-    """The content of a response, telling `life` of each piece that comes; of a watch, also that it is open."""
+    """The content of a response, telling `life` of each piece that comes; of a watch, also that it is open.
 
-    def __init__(self, content: aiohttp.StreamReader, path: str, life: Life, *, watches: bool) -> None:
+    A watch goes on without the lines that tell of our own writes.
+    """
+
+    def __init__(self, content: aiohttp.StreamReader, path: str, life: Life, echoes: Echoes | None) -> None:
         self._content = content
         self._path = path
         self._life = life
-        self._watches = watches
+        self._echoes = echoes  # None: this is no watch
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        with self._life.watch(self._path) if self._watches else nullcontext():
-            async for chunk in self._content.iter_chunked(size):
+        if self._echoes is None:
+            async for piece in self._content.iter_chunked(size):
                 self._life.beat(self._path)
-                yield chunk
+                yield piece
+            return
+        lines = Lines(self._echoes)
+        with self._life.watch(self._path):
+            async for piece in self._content.iter_chunked(size):
+                self._life.beat(self._path)
+                if news := lines.of(piece):
+                    yield news
 
 
-async def _session(configuration: Configuration, life: Life) -> kopf.AiohttpSession:
+async def _session(configuration: Configuration, life: Life, echoes: Echoes) -> kopf.AiohttpSession:
     class Response(aiohttp.ClientResponse):
         async def start(self, connection: Any) -> aiohttp.ClientResponse:
             started = await super().start(connection)
             if life.knows(self.url.path):
                 life.beat(self.url.path)
                 watches = self.ok and "watch" in self.url.query
-                self.content = _Heard(self.content, self.url.path, life, watches=watches)  # type: ignore[assignment]
+                heard = _Heard(self.content, self.url.path, life, echoes if watches else None)
+                self.content = heard  # type: ignore[assignment]
             return started
 
     client = ApiClient(configuration)

@@ -81,6 +81,9 @@ class Metrics:
         self.messages = counter("messages", "Messages on the shared channel, by what came of them.", ("result",))
         self.sweeps = counter("sweeps", "Whole comparisons of Redis and the API server that were completed.")
         self.swept = counter("swept", "What a sweep put right, by kind.", ("kind",))
+        self.watch_events = counter(
+            "watch_events", "Changes that the watch brought, by what came of them.", ("result",)
+        )
         self.watch_restarts = counter("watch_restarts", "Restarts of the watch, by cause.", ("cause",))
         self._leader = Gauge(f"{prefix}leader", "1 for the replica that does the work.", registry=registry)
         self.tasks = Gauge(

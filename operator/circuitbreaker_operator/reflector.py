@@ -22,6 +22,7 @@ from circuitbreaker_contract.state import Snapshot, State, Tick
 from circuitbreaker_operator import events, status
 from circuitbreaker_operator.cache import Cache, Change
 from circuitbreaker_operator.cluster import IN_FLIGHT, Cluster, is_terminating
+from circuitbreaker_operator.echoes import Echoes
 from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailableError, StoreUnavailableError
 from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.metrics import Book, Metrics
@@ -87,6 +88,7 @@ class Reflector:
         cache: Cache,
         store: Store,
         cluster: Cluster,
+        echoes: Echoes,
         book: Book,
         metrics: Metrics,
     ) -> None:
@@ -95,6 +97,7 @@ class Reflector:
         self._cache = cache
         self._store = store
         self._cluster = cluster
+        self._echoes = echoes
         self._book = book
         self._metrics = metrics
         self._pending: Pending[BreakerKey] = Pending(levels=len(Urgency))
@@ -377,6 +380,7 @@ class Reflector:
         self._metrics.status_patches.labels("written").inc()
         self._status_outage.recovered()
         self._cache.put(written)
+        self._echoes.expect(written.resource_version)
         return written
 
     async def _post(self, event: events.Event) -> None:

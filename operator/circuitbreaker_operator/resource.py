@@ -39,7 +39,7 @@ class Resource:
         """The resource of an object of the API; raises ValueError for a name that no key can have."""
         metadata = body["metadata"]
         return cls(
-            key=BreakerKey(metadata["namespace"], metadata["name"]),
+            key=BreakerKey.of(metadata["namespace"], metadata["name"]),
             uid=metadata["uid"],
             generation=int(metadata.get("generation") or 0),
             resource_version=str(metadata["resourceVersion"]),

@@ -320,7 +320,14 @@ async def test_what_a_tick_makes_us_look_at(seen: Snapshot, tick: Tick, expected
     book.put(KEY, seen)
     nothing: Any = None
     reflector = Reflector(
-        Settings.load(), owner=OWNER, cache=cache, store=nothing, cluster=nothing, book=book, metrics=metrics
+        Settings.load(),
+        owner=OWNER,
+        cache=cache,
+        store=nothing,
+        cluster=nothing,
+        echoes=nothing,
+        book=book,
+        metrics=metrics,
     )
     reflector.ticked(KEY, tick)
     taken = reflector._pending.take(float("inf"))
