@@ -58,7 +58,7 @@ def test_each_thing_is_written_once(world: World, wrote) -> None:
         quiet(world, operator)
         assert wrote(before) == Writes(COUNT, COUNT, COUNT), "a status and an Event each; the creates are ours"
         dropped = operator.metric('circuitbreaker_operator_watch_events_total{result="own"}') or 0
-        assert 0 < dropped <= COUNT, "the watch tells of our statuses, in the form that we know, and Kopf does not hear it"
+        assert 0 < dropped <= COUNT, "the watch tells of our statuses in the form that we know, unheard by Kopf"
 
         before = wrote(NOTHING)
         quiet(world, operator)
