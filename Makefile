@@ -10,13 +10,16 @@ unexport PYTHONDONTWRITEBYTECODE
 JOBS ?= $(if $(ARGS),0,2)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e dashboards docs reference lock version dist release release-check kind-up kind-demo kind-down
+.PHONY: help demo binaries test chaos soak lint types bench bench-client bench-scale format clean bench-page pictures e2e dashboards docs reference lock version dist release release-check kind-up kind-demo kind-down
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## apply a breaker and watch it open and recover, on an embedded control plane; HOLD=1 keeps it running
 	@$(RUN) python -m circuitbreaker_local.demo $(if $(filter-out 0 false no,$(HOLD)),--hold)
+
+binaries: ## what demo and tests run on, found or built once into the cache; NODE=1: what `make e2e` runs on as well
+	@$(RUN) python -m circuitbreaker_local binaries $(if $(filter-out 0 false no,$(NODE)),--node)
 
 test: ## every test that needs no image; ARGS="-k name" selects, JOBS=1 runs one at a time
 	@$(if $(filter-out 0,$(JOBS)),$(RUN) python -m circuitbreaker_local binaries)

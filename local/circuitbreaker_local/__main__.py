@@ -10,14 +10,18 @@ from circuitbreaker_local.binaries import control_plane_binaries
 from circuitbreaker_local.cache import cache_folder
 from circuitbreaker_local.control_plane import ControlPlane
 from circuitbreaker_local.errors import LocalError
+from circuitbreaker_local.node.programs import node_binaries
 from circuitbreaker_local.progress import Report
 from circuitbreaker_local.redis_server import RedisServer, find_redis_server
 
 
-def binaries(report: Report) -> None:
+def binaries(report: Report, *, node: bool) -> None:
     """Find or make everything that `up` and the tests need."""
     find_redis_server(report)  # first: whoever cannot have one should not wait for a build before
-    control_plane_binaries(report)
+    if node:
+        node_binaries(report)
+    else:
+        control_plane_binaries(report)
 
 
 def doctor(report: Report) -> None:
@@ -54,16 +58,19 @@ def up(report: Report) -> None:
 
 def main() -> int:
     """The exit status: 1 with one message when something is missing, 130 after Ctrl-C."""
-    commands = {command.__name__: command for command in (doctor, binaries, up)}
     parser = argparse.ArgumentParser(prog="python -m circuitbreaker_local", description=__doc__)
-    choices = parser.add_subparsers(dest="command", required=True)
-    for name, command in commands.items():
-        choices.add_parser(name, help=command.__doc__)
-    chosen = parser.parse_args().command
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (doctor, binaries, up):
+        commands.add_parser(command.__name__, help=command.__doc__).set_defaults(command=command)
+    commands.choices["binaries"].add_argument(
+        "--node", action="store_true", help="and the programs of a node, which `make e2e` runs on"
+    )
+    asked = vars(parser.parse_args())
+    chosen = asked.pop("command")
     interrupts.listen()
     report = Report()
     try:
-        commands[chosen](report)
+        chosen(report, **asked)
     except LocalError as error:
         report.say(f"error: {error}")
         return 1

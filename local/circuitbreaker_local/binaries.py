@@ -43,13 +43,17 @@ class ControlPlaneBinaries:
         return cls(*(folder / name for name in ("kube-apiserver", "etcd", "kubectl")))
 
 
+def ready_made() -> ControlPlaneBinaries | None:
+    """Those in `$KUBEBUILDER_ASSETS`, when it is set. Raises LocalError."""
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    if not assets:
+        return None
+    try:
+        return ControlPlaneBinaries.in_folder(Path(assets).absolute())
+    except LocalError as error:
+        raise LocalError(f"KUBEBUILDER_ASSETS: {error}; unset it to have them built") from None
+
+
 def control_plane_binaries(report: Report | None = None) -> ControlPlaneBinaries:
     """The programs of a control plane; builds them when this machine has none. Raises LocalError."""
-    report = report or Report()
-    assets = os.environ.get("KUBEBUILDER_ASSETS")
-    if assets:
-        try:
-            return ControlPlaneBinaries.in_folder(Path(assets).absolute())
-        except LocalError as error:
-            raise LocalError(f"KUBEBUILDER_ASSETS: {error}; unset it to have them built") from None
-    return ControlPlaneBinaries.in_folder(CONTROL_PLANE.find(report))
+    return ready_made() or ControlPlaneBinaries.in_folder(CONTROL_PLANE.find(report or Report()))

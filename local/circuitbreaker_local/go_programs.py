@@ -1,7 +1,8 @@
 """Ordinary Go programs, built once into the cache: a `go.mod` names them as tools, go.sum decides what is in them.
 
 The folder of the cache carries the versions, the system and every byte of go.mod and go.sum in its name. A build goes
-into a folder beside it, renamed when all programs are there: what is in the cache is whole.
+into a folder beside it, renamed when all programs are there: what is in the cache is whole. Builds that follow each
+other share Go's caches, so that what one has compiled the next has not to.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,12 +51,7 @@ class GoPrograms:
 
     def find(self, report: Report) -> Path:
         """The folder that holds them; builds them when this machine has none. Raises LocalError."""
-        home = cache_folder() / self.name / self.key()
-        if not home.exists():
-            with exclusive(home.parent, report):
-                if not home.exists():  # somebody else may have built while we waited
-                    self._build(home, report)
-        return home
+        return find_all([self], report)[0]
 
     def required(self, module: str) -> str:
         """The version that go.mod requires of `module`; of `go`, the language's."""
@@ -71,15 +67,17 @@ class GoPrograms:
             digest.update(source.read_bytes())
         return "-".join((self.required(self.version_of), *_system(), digest.hexdigest()[:12]))
 
-    @property
-    def _mod(self) -> Path:
-        return self.folder / "go.mod"
+    def home(self) -> Path:
+        """The folder that holds them once they are built."""
+        return cache_folder() / self.name / self.key()
 
-    def _build(self, home: Path, report: Report) -> None:
-        for left in home.parent.glob(".building-*"):  # whoever began these was killed: we hold the lock
+    def build(self, caches: Path, report: Report) -> None:
+        """Fill `home`; Go keeps what it compiles in `caches`, unless the user has caches. Holds nobody off."""
+        home = self.home()
+        home.parent.mkdir(parents=True, exist_ok=True)
+        for left in home.parent.glob(".building-*"):  # whoever began these was killed: our caller holds the lock
             shutil.rmtree(left, ignore_errors=True)
         go = find_go(numbers(self.required("go")), report)
-        caches = home.parent / ".go-caches"  # an interrupted build leaves them, for the next one to continue
         environment = go_environment() | _own_caches(go, caches)
         scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=home.parent))
         try:
@@ -93,9 +91,12 @@ class GoPrograms:
                     command = [*build, "-ldflags", flags, program.package]
                     self._run(command, scratch, environment, step.tick)
             done.rename(home)
-            shutil.rmtree(caches, ignore_errors=True)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+    @property
+    def _mod(self) -> Path:
+        return self.folder / "go.mod"
 
     def _run(
         self, command: list[str | Path], scratch: Path, environment: Mapping[str, str], tick: Callable[[], None]
@@ -116,6 +117,20 @@ class GoPrograms:
                 f"{tail(log)}\nThe build failed; above are its last lines. It needs the Go module proxy (GOPROXY), "
                 f"2 GB of memory and 4 GB of disk, and continues where it stopped. {self.advice}"
             )
+
+
+def find_all(wanted: Sequence[GoPrograms], report: Report) -> list[Path]:
+    """The folder of each, in the same order; builds those that this machine has not got. Raises LocalError."""
+    homes = [programs.home() for programs in wanted]
+    if not all(home.exists() for home in homes):
+        folder = cache_folder() / "go-builds"
+        with exclusive(folder, report):
+            caches = folder / "caches"  # an interrupted build leaves them, for the next one to continue
+            for programs in wanted:
+                if not programs.home().exists():  # somebody else may have built while we waited
+                    programs.build(caches, report)
+            shutil.rmtree(caches, ignore_errors=True)
+    return homes
 
 
 def _system() -> tuple[str, str]:

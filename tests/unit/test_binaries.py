@@ -15,6 +15,7 @@ import pytest
 from circuitbreaker_local.binaries import CONTROL_PLANE, ControlPlaneBinaries, control_plane_binaries
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.inspection import is_running
+from circuitbreaker_local.node.programs import COREDNS, NODE, node_binaries
 from circuitbreaker_local.progress import Report, duration
 from circuitbreaker_local.redis_server import find_redis_server
 from circuitbreaker_local.toolchain import numbers
@@ -79,7 +80,7 @@ def test_a_build_fills_the_cache_once(cache: Path, tmp_path: Path, monkeypatch: 
     assert (tmp_path / "builds").read_text().split() == ["built"] * 3
     found = control_plane_binaries(Report(io.StringIO()))
     assert found.etcd.parent.parent == cache / "controlplane"
-    assert sorted(path.name for path in (cache / "controlplane").iterdir()) == sorted([".lock", found.etcd.parent.name])
+    assert [path.name for path in (cache / "controlplane").iterdir()] == [found.etcd.parent.name]
 
 
 def test_a_failed_build_shows_the_last_lines(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +92,7 @@ def test_a_failed_build_shows_the_last_lines(cache: Path, tmp_path: Path, monkey
     assert str(caught.value).startswith("line 11\n")
     assert "line 30\n" in str(caught.value)
     assert said.getvalue().splitlines()[-1].startswith("building etcd v3.6.8 (once, about 1 minute on 2 cores) ... f")
-    assert [path.name for path in (cache / "controlplane").iterdir()] == [".lock"]
+    assert list((cache / "controlplane").iterdir()) == []
 
 
 def test_an_interrupted_build_leaves_nothing(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +104,7 @@ def test_an_interrupted_build_leaves_nothing(cache: Path, tmp_path: Path, monkey
         said = build.communicate(timeout=20)[1]
     assert build.returncode != 0
     assert "interrupted after" in said
-    assert [path.name for path in (cache / "controlplane").iterdir()] == [".lock"]
+    assert list((cache / "controlplane").iterdir()) == []
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     wait_until(lambda: not any(map(is_running, pids)), timeout_seconds=10, what="the compiler to end")
 
@@ -115,6 +116,17 @@ def test_a_build_that_was_killed_is_cleared_away(cache: Path, tmp_path: Path, mo
     left.mkdir(parents=True)
     control_plane_binaries(Report(io.StringIO()))
     assert not left.exists()
+
+
+def test_assets_are_not_built_for_a_node(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With KUBEBUILDER_ASSETS a node takes its control plane from there, and only what else it needs is built."""
+    compiler(tmp_path, monkeypatch, 'touch "$5"; chmod +x "$5"')
+    for name in NAMES:
+        program(tmp_path / "assets" / name)
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path / "assets"))
+    found = node_binaries(Report(io.StringIO()))
+    assert found.control_plane == ControlPlaneBinaries(*(tmp_path / "assets" / name for name in NAMES))
+    assert sorted(path.name for path in cache.iterdir()) == ["coredns", "go-builds", "node"]
 
 
 @pytest.mark.parametrize("theirs", [False, True])
@@ -130,9 +142,24 @@ def test_the_caches_of_a_build_go_unless_they_are_the_users(
             monkeypatch.setenv(name, str(tmp_path / name))
     control_plane_binaries(Report(io.StringIO()))
     used = {Path(line) for line in (tmp_path / "used").read_text().split()}
-    assert used == {tmp_path / "GOCACHE" if theirs else cache / "controlplane" / ".go-caches" / "gocache"}
+    assert used == {tmp_path / "GOCACHE" if theirs else cache / "go-builds" / "caches" / "gocache"}
     assert all(folder.is_dir() == theirs for folder in used)
-    assert not (cache / "controlplane" / ".go-caches").exists()
+    assert [path.name for path in (cache / "go-builds").iterdir()] == [".lock"]
+
+
+def test_builds_in_a_row_share_their_caches(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one module has compiled is there for the next, and gone when the last is built."""
+    said = f"echo $PWD $GOCACHE $(ls $GOCACHE) >>{tmp_path}/used"
+    compiler(tmp_path, monkeypatch, f'mkdir -p $GOCACHE; {said}; touch "$GOCACHE/$(basename $5)" "$5"; chmod +x "$5"')
+    monkeypatch.delenv("GOCACHE", raising=False)
+    found = node_binaries(Report(io.StringIO()))
+    used = [line.split() for line in (tmp_path / "used").read_text().splitlines()]
+    names = [name for programs in (CONTROL_PLANE, NODE, COREDNS) for name in programs.programs]
+    assert {Path(folder) for folder, *_ in used} == {programs.folder for programs in (CONTROL_PLANE, NODE, COREDNS)}
+    assert {Path(gocache) for _, gocache, *_ in used} == {cache / "go-builds" / "caches" / "gocache"}
+    assert used[-1][2:] == sorted(names[:-1])
+    assert found.control_plane.etcd.parent.parent == cache / "controlplane"
+    assert [path.name for path in (cache / "go-builds").iterdir()] == [".lock"]
 
 
 def test_the_key_covers_versions_system_and_sums(tmp_path: Path) -> None:

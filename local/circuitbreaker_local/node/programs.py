@@ -1,10 +1,10 @@
-"""The programs of a node, beside those of the control plane: ordinary Go programs too, each module in its own cache."""
+"""The programs of a node, beside those of the control plane: ordinary Go programs too."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from circuitbreaker_local.binaries import ControlPlaneBinaries, control_plane_binaries
-from circuitbreaker_local.go_programs import GoProgram, GoPrograms
+from circuitbreaker_local.binaries import CONTROL_PLANE, ControlPlaneBinaries, ready_made
+from circuitbreaker_local.go_programs import GoProgram, GoPrograms, find_all
 from circuitbreaker_local.progress import Report
 
 LOCAL = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ COREDNS = GoPrograms(
     name="coredns",
     folder=LOCAL / "coredns",
     version_of="github.com/coredns/coredns",
-    programs={"coredns": GoProgram("github.com/coredns/coredns", "github.com/coredns/coredns", "3 minutes")},
+    programs={"coredns": GoProgram(".", "github.com/coredns/coredns", "3 minutes")},
     advice=ADVICE,
 )
 
@@ -48,14 +48,14 @@ class NodeBinaries:
 
 def node_binaries(report: Report) -> NodeBinaries:
     """Builds what this machine has not got. Raises LocalError."""
-    control_plane = control_plane_binaries(report)
-    node = NODE.find(report)
+    given = ready_made()
+    *built, node, coredns = find_all([NODE, COREDNS] if given else [CONTROL_PLANE, NODE, COREDNS], report)
     return NodeBinaries(
-        control_plane,
+        given or ControlPlaneBinaries.in_folder(*built),
         controller_manager=node / "kube-controller-manager",
         scheduler=node / "kube-scheduler",
         kubelet=node / "kubelet",
         proxy=node / "kube-proxy",
         pause=node / "pause",
-        coredns=COREDNS.find(report) / "coredns",
+        coredns=coredns / "coredns",
     )
