@@ -15,8 +15,8 @@ from typing import Any, Final, get_args, get_type_hints
 from typer.models import OptionInfo
 
 from circuitbreaker_cli.errors import CommandError
-from circuitbreaker_cli.kubectl import RESOURCE, Kubectl
 from circuitbreaker_cli.main import app
+from circuitbreaker_cli.remote.kubectl import RESOURCE, Kubectl
 from circuitbreaker_cli.words import safe
 
 _NO_FILES: Final = ":4"

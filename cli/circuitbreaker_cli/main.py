@@ -6,9 +6,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from circuitbreaker_cli import acting, doctor, history, reading, simulating, terminal, top, watching
-from circuitbreaker_cli.errors import CommandError
-from circuitbreaker_cli.words import Exit
+from circuitbreaker_cli import terminal
+from circuitbreaker_cli.commands import acting, doctor, history, reading, simulate, top, watch
+from circuitbreaker_cli.errors import CommandError, Exit
 
 app = typer.Typer(
     name="kubectl breaker",
@@ -22,13 +22,13 @@ app.command("list")(reading.list_)
 app.command("describe")(reading.describe)
 app.command("explain")(reading.explain)
 app.command("history")(history.history)
-app.command("watch")(watching.watch)
+app.command("watch")(watch.watch)
 app.command("top")(top.top)
 app.command("trip")(acting.trip)
 app.command("hold-closed")(acting.hold_closed)
 app.command("release")(acting.release)
 app.command("reset")(acting.reset)
-app.command("simulate")(simulating.simulate)
+app.command("simulate")(simulate.simulate)
 app.command("doctor")(doctor.doctor)
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from circuitbreaker_cli import listing, ranking, served, stuck, transitions
-from circuitbreaker_cli.installation import OF_CLUSTER, OF_REDIS
-from circuitbreaker_cli.kubectl import MANAGER
+from circuitbreaker_cli.breakers import listing, ranking, transitions
+from circuitbreaker_cli.checks import served, stuck
+from circuitbreaker_cli.checks.installation import OF_CLUSTER, OF_REDIS
+from circuitbreaker_cli.errors import Exit
 from circuitbreaker_cli.main import app, main
-from circuitbreaker_cli.words import Exit
+from circuitbreaker_cli.remote.kubectl import MANAGER
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")

@@ -62,11 +62,22 @@ PURE = [  # modules of the operator that decide; they may not do
     "events",
     "models",
 ]
-PURE_OF_THE_CLI = [
-    *("changing", "describing", "explaining", "listing", "printing", "view", "words"),
-    *("manifests", "plotting", "simulation", "traces", "traffic", "trials"),
-    *("findings", "installation", "served", "stuck"),
+# The rooms of the plugin, the program on top and what it stands on at the bottom: each knows only what is below it.
+# Those of one floor do not know each other.
+FLOORS_OF_THE_CLI = [
+    {"entry"},
+    {"completion"},
+    {"main"},
+    {"commands"},
+    {"options"},
+    {"remote", "formats"},
+    {"checks", "simulation", "terminal"},
+    {"breakers"},
+    {"marks"},
+    {"words"},
+    {"errors"},
 ]
+PURE_OF_THE_CLI = ["breakers", "checks", "simulation", "formats", "marks", "words"]
 IO = {"aiohttp", "asyncio", "kopf", "kubernetes", "redis", "socket", "subprocess", "threading", "time"}
 
 
@@ -95,10 +106,46 @@ def test_what_decides_does_nothing(module: str) -> None:
     assert set(imported(ROOMS["circuitbreaker_operator"] / "circuitbreaker_operator" / f"{module}.py")) & IO == set()
 
 
-@pytest.mark.parametrize("module", PURE_OF_THE_CLI)
-def test_what_decides_at_the_terminal_does_nothing(module: str) -> None:
+def modules_of_the_cli(room: str) -> list[Path]:
+    """Of a folder all, of a file itself."""
+    place = ROOMS["circuitbreaker_cli"] / "circuitbreaker_cli" / room
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+
+
+def rooms_known(path: Path) -> Iterator[str]:
+    """The rooms of the plugin that a file of it imports from."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "circuitbreaker_cli":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("circuitbreaker_cli."):
+            yield str(node.module).split(".")[1]
+
+
+def test_every_room_of_the_plugin_has_a_floor() -> None:
+    folder = ROOMS["circuitbreaker_cli"] / "circuitbreaker_cli"
+    there = {each.stem for each in folder.iterdir() if each.suffix == ".py" or (each / "__init__.py").exists()}
+    assert there - {"__init__"} == set().union(*FLOORS_OF_THE_CLI)
+
+
+@pytest.mark.parametrize("floor", range(len(FLOORS_OF_THE_CLI)))
+def test_imports_of_the_plugin_go_down(floor: int) -> None:
+    below = set().union(*FLOORS_OF_THE_CLI[floor + 1 :])
+    found = {
+        (str(path), known)
+        for room in FLOORS_OF_THE_CLI[floor]
+        for path in modules_of_the_cli(room)
+        for known in rooms_known(path)
+        if known != room
+    }
+    assert {pair for pair in found if pair[1] not in below} == set()
+
+
+@pytest.mark.parametrize("room", PURE_OF_THE_CLI)
+def test_what_decides_at_the_terminal_does_nothing(room: str) -> None:
     """The plugin's decisions are pure as well."""
-    assert set(imported(ROOMS["circuitbreaker_cli"] / "circuitbreaker_cli" / f"{module}.py")) & IO == set()
+    modules = modules_of_the_cli(room)
+    assert modules
+    assert {(path.name, name) for path in modules for name in set(imported(path)) & IO} == set()
 
 
 def test_the_plugin_loads_nothing_of_the_cluster() -> None:
