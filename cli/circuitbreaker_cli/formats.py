@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-import yaml
-
 from circuitbreaker_cli.breakers.view import View
 from circuitbreaker_operator.resource import GROUP, KIND
 
@@ -53,6 +51,8 @@ def as_json(value: Any) -> str:
 
 
 def as_yaml(value: Any) -> str:
+    import yaml  # noqa: PLC0415 - for this form alone
+
     return str(yaml.safe_dump(value, sort_keys=False, allow_unicode=False)).rstrip("\n")
 
 

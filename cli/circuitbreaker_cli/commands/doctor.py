@@ -16,8 +16,8 @@ from circuitbreaker_cli.checks.findings import Answer, Finding, Verdict, not_che
 from circuitbreaker_cli.checks.installation import RIGHTS, SELECTOR, Clock, clock
 from circuitbreaker_cli.errors import CommandError, Exit, KubectlError
 from circuitbreaker_cli.formats import Form, as_json, as_yaml
-from circuitbreaker_cli.remote import store
 from circuitbreaker_cli.remote.kubectl import Kubectl
+from circuitbreaker_cli.remote.redis_url import NEEDED, is_given
 from circuitbreaker_cli.remote.survey import Survey, survey
 from circuitbreaker_cli.words import safe
 
@@ -27,7 +27,7 @@ _SECONDS: Final = 15.0  # for each question; a doctor who never comes back helps
 _AT_ONCE: Final = 4
 
 
-def doctor(
+def command(
     output: options.TextOutput = Form.TEXT,
     all_namespaces: options.AllNamespaces = False,
     namespace: options.Namespace = "",
@@ -38,7 +38,6 @@ def doctor(
     kubeconfig: options.Kubeconfig = "",
     redis_url: options.RedisUrl = "",
 ) -> None:
-    """What is wrong with the installation or with breakers, and what to do; exits with 1 when there is a problem."""
     api = options.kubectl(context, kubeconfig, namespace, all_namespaces=all_namespaces)
     found = examine(api, operator_namespace, redis_url)
     if output is Form.TEXT:
@@ -97,7 +96,7 @@ def _of_redis(server: Answer[Clock], redis: Answer[Survey], *, listed: bool = Fa
     """Redis itself, the library in it, clocks, and breakers in it that nobody asked for."""
     given = {"the API server": server}
     if redis.value is None:
-        named = not redis.why_not.startswith(store.NEEDED)
+        named = not redis.why_not.startswith(NEEDED)
         verdict, remedy = Verdict.PROBLEM if named else Verdict.NOT_CHECKED, "is it the address as seen from here?"
         return [
             Finding("Redis", verdict, redis.why_not, remedy if named else ""),
@@ -202,8 +201,8 @@ def _default_namespace(api: Kubectl) -> str:
 
 
 def _surveyed(redis_url: str, known: Sequence[str], namespace: str) -> Answer[Survey]:
-    if not store.is_given(redis_url):
-        return Answer(why_not=store.NEEDED)
+    if not is_given(redis_url):
+        return Answer(why_not=NEEDED)
     return _asked(lambda: survey(redis_url, known, namespace=namespace))
 
 

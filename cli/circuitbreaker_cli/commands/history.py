@@ -13,18 +13,17 @@ from circuitbreaker_cli.breakers.transitions import Entry
 from circuitbreaker_cli.breakers.view import View, part
 from circuitbreaker_cli.errors import CommandError
 from circuitbreaker_cli.formats import History, as_json, as_yaml
-from circuitbreaker_cli.remote import store
 from circuitbreaker_cli.remote.kubectl import Kubectl
+from circuitbreaker_cli.remote.redis_url import NEEDED, is_given
 from circuitbreaker_cli.words import safe
 from circuitbreaker_contract.protocol import MAX_HISTORY
 from circuitbreaker_contract.state import Reason
-from circuitbreaker_operator.events import base36
 
 _FORCED: Final = "CircuitForced"
 _SET_BY: Final = re.compile(r"held \w+(?: until \S+)?, set by (.{1,128}?): ")  # as the operator's events.py words it
 
 
-def history(
+def command(
     name: options.Name,
     limit: Annotated[
         int, typer.Option("--limit", "-L", help="At most so many, the newest.", min=1, max=MAX_HISTORY)
@@ -35,11 +34,12 @@ def history(
     kubeconfig: options.Kubeconfig = "",
     redis_url: options.RedisUrl = "",
 ) -> None:
-    """Who or what changed a breaker's state, when and why: from Redis; without it, the last few of the status."""
     api = options.kubectl(context, kubeconfig, namespace)
     view = api.breaker(name)
     now_ms = terminal.now_ms()
-    if store.is_given(redis_url):
+    if is_given(redis_url):
+        from circuitbreaker_cli.remote import store  # noqa: PLC0415 - see there
+
         # One more than is shown tells whether there are older ones.
         snapshot = store.observe(redis_url, view.namespace, view.name, history=min(limit + 1, MAX_HISTORY))
         if snapshot.uid != view.uid:
@@ -48,7 +48,7 @@ def history(
         now_ms, damaged, source = snapshot.now_ms, snapshot.history_damaged, "redis"
     else:
         (entries, damaged), source = transitions.of_status(view), "status"
-        terminal.say(f"from the status, which has the last few; for all of them {store.NEEDED}")
+        terminal.say(f"from the status, which has the last few; for all of them {NEEDED}")
     older = len(entries) + damaged > limit
     entries = entries[-limit:]
     entries = transitions.named(entries, view, _managers(api, view, entries))
@@ -79,6 +79,8 @@ def _managers(api: Kubectl, view: View, entries: Iterable[Entry]) -> dict[tuple[
     orders = [transitions.order(each, view) for each in entries if each.reason == Reason.FORCED]
     if not orders:
         return {}
+    from circuitbreaker_operator.events import base36  # noqa: PLC0415 - with the operator's models and settings
+
     chosen = f"--field-selector=involvedObject.uid={view.uid},reason={_FORCED}"
     try:
         events = Kubectl(api.context, view.namespace, api.kubeconfig).read("get", "events", chosen).get("items") or []

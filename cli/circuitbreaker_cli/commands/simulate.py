@@ -49,7 +49,7 @@ class _Traffic:
     remarks: tuple[str, ...] = ()
 
 
-def simulate(
+def command(
     file: Annotated[str, typer.Option("--filename", "-f", help="The CircuitBreaker, as YAML or JSON; -: stdin.")],
     trace: Annotated[str, typer.Option("--trace", help="Recorded calls, as CSV: at,outcome,...; -: stdin.")] = "",
     rate: Annotated[float, typer.Option("--rate", help="Instead of a trace: calls a second.", min=0)] = 0.0,
@@ -66,7 +66,6 @@ def simulate(
     expect: Annotated[Expected | None, typer.Option("--expect", help="Exit with 6 when -f does otherwise.")] = None,
     output: options.TextOutput = Form.TEXT,
 ) -> None:
-    """When a breaker would have opened: its rules over recorded or made calls, without a cluster."""
     files = [each for each in (file, compare) if each]
     if [*files, trace].count(_STDIN) > 1:
         raise CommandError("standard input can be read once only; name a file for the others", Exit.USAGE)

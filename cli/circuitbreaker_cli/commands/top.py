@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -19,10 +19,14 @@ from circuitbreaker_cli.breakers import ranking
 from circuitbreaker_cli.breakers.ranking import Board, Look, Sort
 from circuitbreaker_cli.errors import CommandError
 from circuitbreaker_cli.marks import Glyphs, state_text
-from circuitbreaker_cli.remote import store, streaming
+from circuitbreaker_cli.remote import streaming
 from circuitbreaker_cli.remote.kubectl import Kubectl
+from circuitbreaker_cli.remote.redis_url import is_given
 from circuitbreaker_contract.state import State
 from circuitbreaker_operator import times
+
+if TYPE_CHECKING:
+    from circuitbreaker_cli.remote.store import Reader
 
 _AROUND: Final = 4  # lines of the screen that are no rows
 _TICK_SECONDS: Final = 1.0  # lengths of time go on between two looks
@@ -35,7 +39,7 @@ class _Source:
 
     api: Kubectl
     selector: str
-    redis: store.Reader | None
+    redis: "Reader | None"
 
     async def look(self) -> list[Look]:
         views = await streaming.breakers(self.api, selector=self.selector, managed_fields=self.redis is None)
@@ -49,7 +53,7 @@ class _Source:
         ]
 
 
-def top(
+def command(
     sort: Annotated[Sort, typer.Option("--sort", help="What comes first.")] = Sort.REFUSED,
     states: Annotated[list[State] | None, typer.Option("--state", "-s", help="Only those in this state.")] = None,
     once: Annotated[bool, typer.Option("--once", help="One table, and no more; so it is without a terminal.")] = False,
@@ -61,12 +65,15 @@ def top(
     kubeconfig: options.Kubeconfig = "",
     redis_url: options.RedisUrl = "",
 ) -> None:
-    """What needs a look now: refusals and calls a second, failure rates, time Open. Keys: q ends, s sorts otherwise."""
     api = options.kubectl(context, kubeconfig, namespace, all_namespaces=all_namespaces)
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
-            redis = await stack.enter_async_context(store.reader(redis_url)) if store.is_given(redis_url) else None
+            redis = None
+            if is_given(redis_url):
+                from circuitbreaker_cli.remote import store  # noqa: PLC0415 - see there
+
+                redis = await stack.enter_async_context(store.reader(redis_url))
             source, screen = _Source(api, selector, redis), _Screen(sort, tuple(states or ()), all_namespaces)
             screen.board.take(await source.look(), terminal.now_ms())
             if once or not terminal.is_live():

@@ -62,7 +62,7 @@ class _Asked:
             terminal.show(changes.line(each, namespaces=namespaces, width=width, glyphs=terminal.glyphs()))
 
 
-def watch(
+def command(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", help="Breakers; without any, all of them.")
     ] = None,
@@ -78,7 +78,6 @@ def watch(
     context: options.Context = "",
     kubeconfig: options.Kubeconfig = "",
 ) -> None:
-    """Transitions as they happen, one line each; it goes on when the API server ends the watch or was away."""
     api = options.kubectl(context, kubeconfig, namespace, all_namespaces=all_namespaces)
     wanted = frozenset(checked_name(each) for each in names or [])
     asked = _Asked(api, wanted, frozenset(each.value for each in states or []), selector, output)

@@ -1,10 +1,10 @@
 """Redis, for the commands that need it: reached as the operator reaches it, by CB_REDIS_URL and its companions.
 
+redis-py and pydantic come with it, half a second of a start, so commands import it where they turn to Redis.
 Only functions that write nothing are called, so the user `viewer` of contract/acl/users.acl is enough.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from circuitbreaker_cli.errors import CommandError
+from circuitbreaker_cli.remote.redis_url import NEEDED, is_given
 from circuitbreaker_cli.words import safe
 from circuitbreaker_contract import protocol
 from circuitbreaker_contract.errors import CircuitBreakerError, ContractError, UnknownBreakerError
@@ -28,12 +29,6 @@ from circuitbreaker_operator.servers import Servers, open_servers
 from circuitbreaker_operator.settings import Settings
 
 T = TypeVar("T")
-NEEDED = "set CB_REDIS_URL or say --redis-url redis://host:6379/0 (a port-forward will do)"
-
-
-def is_given(redis_url: str) -> bool:
-    """Whether anybody said where Redis is."""
-    return bool(redis_url or os.environ.get("CB_REDIS_URL") or os.environ.get("CB_REDIS_SENTINEL"))
 
 
 def observe(redis_url: str, namespace: str, name: str, *, history: int = 0) -> Snapshot:

@@ -1,9 +1,8 @@
-"""The commands that change something: trip, hold-closed, release, reset. Each goes the same way, `_carry_out`."""
+"""How trip, hold-closed, release and reset change something: each the same way, `carry_out`."""
 
-import os
 from collections.abc import Callable
 
-from circuitbreaker_cli import options, terminal
+from circuitbreaker_cli import terminal
 from circuitbreaker_cli.breakers import patches
 from circuitbreaker_cli.breakers.patches import Change
 from circuitbreaker_cli.breakers.view import View
@@ -11,81 +10,9 @@ from circuitbreaker_cli.errors import CommandError, Exit
 from circuitbreaker_cli.remote.kubectl import MANAGER, Kubectl
 from circuitbreaker_contract.durations import parse_duration_ms
 from circuitbreaker_contract.state import State
-from circuitbreaker_operator import times
 
 
-def trip(
-    name: options.Name,
-    reason: options.Reason,
-    for_: options.For = "",
-    yes: options.Yes = False,
-    dry_run: options.DryRun = False,
-    force: options.Force = False,
-    wait: options.Wait = 10.0,
-    namespace: options.Namespace = "",
-    context: options.Context = "",
-    kubeconfig: options.Kubeconfig = "",
-) -> None:
-    """Hold a breaker Open: every call is refused, until --for is over or it is released."""
-    api = options.kubectl(context, kubeconfig, namespace)
-    _hold(api, name, State.OPEN, reason, for_, yes=yes, dry_run=dry_run, force=force, wait=wait)
-
-
-def hold_closed(
-    name: options.Name,
-    reason: options.Reason,
-    for_: options.For = "",
-    yes: options.Yes = False,
-    dry_run: options.DryRun = False,
-    force: options.Force = False,
-    wait: options.Wait = 10.0,
-    namespace: options.Namespace = "",
-    context: options.Context = "",
-    kubeconfig: options.Kubeconfig = "",
-) -> None:
-    """Hold a breaker Closed: every call is permitted, until --for is over or it is released."""
-    api = options.kubectl(context, kubeconfig, namespace)
-    _hold(api, name, State.CLOSED, reason, for_, yes=yes, dry_run=dry_run, force=force, wait=wait)
-
-
-def release(
-    name: options.Name,
-    yes: options.Yes = False,
-    dry_run: options.DryRun = False,
-    force: options.Force = False,
-    wait: options.Wait = 10.0,
-    namespace: options.Namespace = "",
-    context: options.Context = "",
-    kubeconfig: options.Kubeconfig = "",
-) -> None:
-    """End an override, whoever set it: Open is probed, Closed counts from zero."""
-    api = options.kubectl(context, kubeconfig, namespace)
-    view = api.breaker(name)
-    if not view.override:
-        terminal.say(f"{view.full_name} has no override; there is nothing to release")
-        return
-    _carry_out(api, view, patches.release, yes=yes, dry_run=dry_run, force=force, wait=wait)
-
-
-def reset(
-    name: options.Name,
-    yes: options.Yes = False,
-    dry_run: options.DryRun = False,
-    force: options.Force = False,
-    wait: options.Wait = 10.0,
-    namespace: options.Namespace = "",
-    context: options.Context = "",
-    kubeconfig: options.Kubeconfig = "",
-) -> None:
-    """Close a breaker at once and forget its failures."""
-    api = options.kubectl(context, kubeconfig, namespace)
-    # New each time: two resets in one millisecond are two.
-    token = f"{times.to_text(terminal.now_ms())}-{os.urandom(2).hex()}"
-    view = api.breaker(name)
-    _carry_out(api, view, lambda seen: patches.reset(seen, token), yes=yes, dry_run=dry_run, force=force, wait=wait)
-
-
-def _hold(
+def hold(
     api: Kubectl,
     name: str,
     state: State,
@@ -117,10 +44,10 @@ def _hold(
     def decide(seen: View) -> Change:
         return patches.hold(seen, state, reason, until_ms=until_ms, now_ms=terminal.now_ms())
 
-    _carry_out(api, view, decide, yes=yes, dry_run=dry_run, force=force, wait=wait)
+    carry_out(api, view, decide, yes=yes, dry_run=dry_run, force=force, wait=wait)
 
 
-def _carry_out(
+def carry_out(
     api: Kubectl, view: View, decide: Callable[[View], Change], *, yes: bool, dry_run: bool, force: bool, wait: float
 ) -> None:
     """Looks what stands in the way, asks the API server, then the person; writes; waits for it to be in force."""
