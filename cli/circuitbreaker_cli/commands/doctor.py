@@ -1,29 +1,25 @@
 """The command `doctor`: asks whatever can be asked with the rights there are, and shows what the checks make of it."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final
 
 import typer
 from rich.text import Text
 
 from circuitbreaker_cli import options, terminal
-from circuitbreaker_cli.breakers.view import View, instant, part
+from circuitbreaker_cli.breakers.view import View
 from circuitbreaker_cli.checks import findings, installation, served, stuck
 from circuitbreaker_cli.checks.findings import Answer, Finding, Verdict, not_checked
-from circuitbreaker_cli.checks.installation import RIGHTS, SELECTOR, Clock, clock
-from circuitbreaker_cli.errors import CommandError, Exit, KubectlError
+from circuitbreaker_cli.checks.installation import Clock
+from circuitbreaker_cli.errors import CommandError, Exit
 from circuitbreaker_cli.formats import Form, as_json, as_yaml
+from circuitbreaker_cli.remote import inquiry
 from circuitbreaker_cli.remote.kubectl import Kubectl
 from circuitbreaker_cli.remote.redis_url import NEEDED, is_given
 from circuitbreaker_cli.remote.survey import Survey, survey
 from circuitbreaker_cli.words import safe
 
-T = TypeVar("T")
-Objects = Sequence[Mapping[str, Any]]
-_SECONDS: Final = 15.0  # for each question; a doctor who never comes back helps nobody
 _AT_ONCE: Final = 4
 
 
@@ -55,7 +51,7 @@ def examine(api: Kubectl, operator_namespace: str, redis_url: str) -> list[Findi
         api.command()
     except CommandError as error:
         return [Finding("kubectl", Verdict.PROBLEM, str(error), "https://kubernetes.io/docs/tasks/tools/")]
-    version = _asked(lambda: _object(api, "version", "--output=json"))
+    version = inquiry.asked(lambda: inquiry.read(api, "version", "--output=json"))
     if version.value is None:
         why = "the API server cannot be reached"
         return [
@@ -66,16 +62,18 @@ def examine(api: Kubectl, operator_namespace: str, redis_url: str) -> list[Findi
             ),
             *_of_redis(Answer(why_not=why), _surveyed(redis_url, (), "")),
         ]
-    namespace = "" if api.all_namespaces else api.namespace or _default_namespace(api)
+    namespace = "" if api.all_namespaces else api.namespace or inquiry.default_namespace(api)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        whoami = pool.submit(_whoami, api)
-        group = pool.submit(_asked, lambda: _raw(api, served.GROUP_PATH))
-        document = pool.submit(_asked, lambda: _raw(api, served.SCHEMA_PATH))
-        views = pool.submit(_asked, api.breakers)
-        deployments = pool.submit(_of_operator, api, "deployments.apps", operator_namespace)
-        pods = pool.submit(_of_operator, api, "pods", operator_namespace)
-        rights = pool.submit(_asked, lambda: _rights(api, namespace))
-        leases = pool.submit(_asked, lambda: _leases(api, _places(deployments.result(), operator_namespace)))
+        whoami = pool.submit(inquiry.whoami, api)
+        group = pool.submit(inquiry.asked, lambda: inquiry.raw(api, served.GROUP_PATH))
+        document = pool.submit(inquiry.asked, lambda: inquiry.raw(api, served.SCHEMA_PATH))
+        views = pool.submit(inquiry.asked, api.breakers)
+        deployments = pool.submit(inquiry.of_operator, api, "deployments.apps", operator_namespace)
+        pods = pool.submit(inquiry.of_operator, api, "pods", operator_namespace)
+        rights = pool.submit(inquiry.asked, lambda: inquiry.rights(api, namespace))
+        leases = pool.submit(
+            inquiry.asked, lambda: inquiry.leases(api, inquiry.places(deployments.result(), operator_namespace))
+        )
         known = [each.full_name for each in views.result().value or ()]
         redis = _surveyed(redis_url, known, namespace)
     me, server = whoami.result()
@@ -125,90 +123,7 @@ def _now_ms(server: Answer[Clock], redis: Answer[Survey]) -> int:
     return terminal.now_ms() + next((each.value.ahead_ms for each in told if each and each.value), 0)
 
 
-# --- questions --------------------------------------------------------------------------------------------------------
-
-
-def _asked(ask: Callable[[], T]) -> Answer[T]:
-    try:
-        return Answer(ask())
-    except CommandError as error:
-        return Answer(why_not=" ".join(str(error).split("\n"))[:400])
-
-
-def _object(api: Kubectl, *arguments: str, stdin: str | None = None) -> Mapping[str, Any]:
-    return next(iter(_objects(api, *arguments, stdin=stdin)), {})
-
-
-def _objects(api: Kubectl, *arguments: str, stdin: str | None = None) -> list[Mapping[str, Any]]:
-    """The JSON objects that kubectl prints one after the other."""
-    rest = api.run(*arguments, stdin=stdin, seconds=_SECONDS).strip()
-    found: list[Mapping[str, Any]] = []
-    decoder = json.JSONDecoder()
-    try:
-        while rest:
-            value, end = decoder.raw_decode(rest)
-            found.append(value if isinstance(value, dict) else {})
-            rest = rest[end:].lstrip()
-    except (ValueError, RecursionError) as error:
-        raise KubectlError(f"kubectl printed something that is no JSON: {safe(error)}") from error
-    return found
-
-
-def _raw(api: Kubectl, path: str) -> Mapping[str, Any]:
-    return _object(api, "get", f"--raw={path}")
-
-
-def _whoami(api: Kubectl) -> tuple[Answer[Mapping[str, Any]], Answer[Clock]]:
-    """Who the API server takes us for, and its time: a review of oneself is of that moment, and anybody may ask."""
-    before_ms = terminal.now_ms()
-    me = _asked(lambda: _object(api, "auth", "whoami", "--output=json"))
-    after_ms = terminal.now_ms()
-    told_ms = instant(part(me.value or {}, "metadata"), "creationTimestamp")
-    if told_ms is None:
-        return me, Answer(why_not=me.why_not or "it tells no time")
-    return me, Answer(clock("the API server", told_ms=told_ms, before_ms=before_ms, after_ms=after_ms, step_ms=1_000))
-
-
-def _of_operator(api: Kubectl, kind: str, namespace: str) -> Answer[Objects]:
-    """By their label, in all namespaces, or in the operator's own where that is all one may."""
-    flags = ("get", kind, f"--selector={SELECTOR}", "--output=json")
-    everywhere = _asked(lambda: _items(_object(replace(api, namespace=""), *flags, "--all-namespaces")))
-    if everywhere.value is not None:
-        return everywhere
-    there = _asked(lambda: _items(_object(_in(api, namespace), *flags)))
-    return there if there.value is not None else everywhere
-
-
-def _leases(api: Kubectl, namespaces: Sequence[str]) -> Objects:
-    get = ("get", "leases.coordination.k8s.io", "--output=json")
-    return [lease for namespace in namespaces for lease in _items(_object(_in(api, namespace), *get))]
-
-
-def _places(deployments: Answer[Objects], namespace: str) -> list[str]:
-    """Where operators are: where their Deployments are, else where they are by default."""
-    found = {str(part(each, "metadata").get("namespace")) for each in deployments.value or ()}
-    return sorted(found) or [namespace]
-
-
-def _rights(api: Kubectl, namespace: str) -> Objects:
-    questions = "\n".join(json.dumps(installation.review(each, namespace)) for each in RIGHTS)
-    return _objects(api, "create", "--validate=false", "--filename=-", "--output=json", stdin=questions)
-
-
-def _default_namespace(api: Kubectl) -> str:
-    said = _asked(lambda: api.run("config", "view", "--minify", "--output=jsonpath={..namespace}", seconds=_SECONDS))
-    return (said.value or "").strip() or "default"
-
-
 def _surveyed(redis_url: str, known: Sequence[str], namespace: str) -> Answer[Survey]:
     if not is_given(redis_url):
         return Answer(why_not=NEEDED)
-    return _asked(lambda: survey(redis_url, known, namespace=namespace))
-
-
-def _in(api: Kubectl, namespace: str) -> Kubectl:
-    return replace(api, namespace=namespace, all_namespaces=False)
-
-
-def _items(body: Mapping[str, Any]) -> Objects:
-    return [each for each in body.get("items") or [] if isinstance(each, Mapping)]
+    return inquiry.asked(lambda: survey(redis_url, known, namespace=namespace))
