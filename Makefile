@@ -69,7 +69,7 @@ pictures: ## the README's pictures, taken anew from the demo
 	@$(RUN) python scripts/pictures.py
 
 dashboards: ## write the Grafana dashboards anew, from scripts/dashboards.py
-	$(RUN) python scripts/dashboards.py
+	$(RUN) python -m scripts.dashboards
 
 lock: ## solve dependencies anew; writes uv.lock and build-requirements.txt; ARGS="--upgrade" for newer ones
 	$(UV) lock $(ARGS)
@@ -100,7 +100,7 @@ docs: ## build the site into site/, with every link and anchor checked; open sit
 	@$(RUN) sphinx-build --quiet --fail-on-warning --keep-going --conf-dir docs . site
 
 reference: ## write docs/reference/ anew, from the resource, the settings and the metrics
-	@$(RUN) python scripts/reference.py
+	@$(RUN) python -m scripts.reference
 
 format: ## put the code into the project's format
 	$(RUN) ruff format

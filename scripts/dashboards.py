@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from scripts.writing import write
+
 FOLDER: Final = Path(__file__).parents[1] / "manifests" / "components" / "monitoring" / "dashboards"
 Json = dict[str, Any]
 
@@ -746,11 +748,5 @@ def texts() -> dict[str, str]:
     }
 
 
-def main() -> None:
-    FOLDER.mkdir(exist_ok=True)
-    for name, text in texts().items():
-        (FOLDER / name).write_text(text, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write(FOLDER, texts())

@@ -14,6 +14,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from pydantic.fields import FieldInfo
+from scripts.writing import write
 
 from circuitbreaker_client import CircuitBreakers
 from circuitbreaker_client.opentelemetry import OpenTelemetryEvents
@@ -322,11 +323,5 @@ def texts() -> dict[str, str]:
     return {"crd.md": crd() + "\n", "settings.md": settings() + "\n", "metrics.md": metrics() + "\n"}
 
 
-def main() -> None:
-    FOLDER.mkdir(exist_ok=True)
-    for name, text in texts().items():
-        (FOLDER / name).write_text(text, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write(FOLDER, texts())

@@ -2,7 +2,8 @@
 
 It gets the words so far, the last one unfinished, and prints a candidate a line, then a line `:4`: no file names. (The
 protocol is that of cobra, which kubectl is built with.) A Tab must not fail or hang, so trouble means no candidates.
-Typer's own completion is for shells that ask the program itself, and its parts are private.
+Typer's own completion is for shells that ask the program itself, and its parts are private. Each press is a process of
+its own, so what only some of them need is imported by those.
 """
 
 import sys
@@ -12,12 +13,8 @@ from enum import Enum
 from itertools import pairwise
 from typing import Any, Final, get_args, get_type_hints
 
-from typer.models import OptionInfo
-
+from circuitbreaker_cli.catalogue import COMMANDS, function
 from circuitbreaker_cli.errors import CommandError
-from circuitbreaker_cli.kubectl import RESOURCE, Kubectl
-from circuitbreaker_cli.main import app
-from circuitbreaker_cli.words import safe
 
 _NO_FILES: Final = ":4"
 _SECONDS: Final = 3.0
@@ -33,18 +30,19 @@ def main() -> None:
 
 def candidates(before: Sequence[str], unfinished: str) -> list[str]:
     """Commands; of a command its flags, the values of the last one, or names of breakers."""
-    commands = {each.name: each.callback for each in app.registered_commands if each.name and each.callback}
     if not before:
-        found = list(commands)
-    elif before[0] not in commands:
+        found = list(COMMANDS)
+    elif before[0] not in COMMANDS:
         found = []
     else:
-        found = _of_command(get_type_hints(commands[before[0]], include_extras=True), before, unfinished)
+        found = _of_command(get_type_hints(function(before[0]), include_extras=True), before, unfinished)
     return [each for each in found if each.startswith(unfinished)]
 
 
 def _of_command(hints: Mapping[str, Any], before: Sequence[str], unfinished: str) -> list[str]:
     """From the annotations of the command's function: `Annotated[kind, typer.Option(flags)]`."""
+    from typer.models import OptionInfo  # noqa: PLC0415
+
     flags: dict[str, object] = {}
     for hint in hints.values():
         for option in getattr(hint, "__metadata__", ()):
@@ -71,6 +69,9 @@ def _values(kind: Any) -> list[str]:
 
 
 def _names(before: Sequence[str]) -> list[str]:
+    from circuitbreaker_cli.remote.kubectl import RESOURCE, Kubectl  # noqa: PLC0415
+    from circuitbreaker_cli.words import safe  # noqa: PLC0415
+
     flags = dict(pairwise(before))
     namespace = flags.get("-n", flags.get("--namespace", ""))
     api = Kubectl(flags.get("--context", ""), namespace, flags.get("--kubeconfig", ""))

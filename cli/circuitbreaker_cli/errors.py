@@ -1,7 +1,22 @@
-"""What a command ends with when it cannot do its work."""
+"""What a command ends with when it cannot do its work: an exit code, and an error that bears it."""
 
-from circuitbreaker_cli.words import Exit
+from enum import IntEnum
+
 from circuitbreaker_contract.errors import CircuitBreakerError
+
+
+class Exit(IntEnum):
+    """What the process ends with; docs/cli.md has the same table, and a test holds both equal."""
+
+    FINE = 0
+    FAILURE = 1  # the API server or Redis refused, or could not be reached; `doctor` found a problem
+    USAGE = 2  # the command line, or a file that it names, cannot be understood
+    DECLINED = 3  # nobody said yes, or there was no terminal to ask at
+    NO_EFFECT = 4  # nothing was written, since it would have no effect now
+    NOT_YET = 5  # it was written, and was not in force in time
+    UNEXPECTED = 6  # `simulate`: it came otherwise than --expect says
+    INTERRUPTED = 130  # Ctrl-C, as shells have it: 128 and the number of the signal
+    TERMINATED = 143  # SIGTERM
 
 
 class CommandError(CircuitBreakerError):

@@ -1,16 +1,26 @@
-"""The program: every command by its name, and what an error ends with."""
+"""The program: its commands, and what an error ends with."""
 
 import sys
-from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from circuitbreaker_cli import acting, doctor, history, reading, simulating, terminal, top, watching
-from circuitbreaker_cli.errors import CommandError
-from circuitbreaker_cli.words import Exit
+from circuitbreaker_cli.catalogue import COMMANDS, function
+from circuitbreaker_cli.errors import CommandError, Exit
+
+
+class _Late(TyperGroup):
+    """A command is made when it is called; until then there is only what the help of the program says of it."""
+
+    # Any: typer brings a click of its own, whose types have no public name.
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, made(name) if name else None, rest
+
 
 app = typer.Typer(
+    cls=_Late,
     name="kubectl breaker",
     help="Circuit breakers at the terminal. Exit codes: docs/cli.md.",
     no_args_is_help=True,
@@ -18,36 +28,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("list")(reading.list_)
-app.command("describe")(reading.describe)
-app.command("explain")(reading.explain)
-app.command("history")(history.history)
-app.command("watch")(watching.watch)
-app.command("top")(top.top)
-app.command("trip")(acting.trip)
-app.command("hold-closed")(acting.hold_closed)
-app.command("release")(acting.release)
-app.command("reset")(acting.reset)
-app.command("simulate")(simulating.simulate)
-app.command("doctor")(doctor.doctor)
+for _name, _help in COMMANDS.items():
+    app.command(_name, help=_help)(lambda: None)
 
 
-@app.command("version")
-def version_() -> None:
-    """The version of this program."""
-    sys.stdout.write(version("circuitbreakers") + "\n")
+def made(name: str) -> Any:
+    """The command with its parameters, from its function."""
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+    alone.command(name, help=COMMANDS[name])(function(name))
+    return typer.main.get_command(alone)
 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        version_()
+        function("version")()
         raise typer.Exit
 
 
 @app.callback()
 def _program(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="The version of this program.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help=COMMANDS["version"])
     ] = False,
 ) -> None: ...
 
@@ -60,6 +61,8 @@ def main() -> NoReturn:
     try:
         app()
     except CommandError as error:
+        from circuitbreaker_cli import terminal  # noqa: PLC0415 - rich, for what is rare
+
         terminal.complain(error)
         sys.exit(error.code)
     except KeyboardInterrupt:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from circuitbreaker_cli.kubectl import Kubectl
-from circuitbreaker_cli.printing import Form, Output
+from circuitbreaker_cli.formats import Form, Output
+from circuitbreaker_cli.remote.kubectl import Kubectl
 
 Name = Annotated[str, typer.Argument(help="The breaker's name.", metavar="NAME")]
 Context = Annotated[str, typer.Option("--context", help="The context of the kubeconfig to use.")]

@@ -13,8 +13,9 @@ from typing import Any, Final
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from circuitbreaker_cli.errors import CommandError
-from circuitbreaker_cli.words import ASCII, FULL, Exit, Glyphs, has_all, safe
+from circuitbreaker_cli.errors import CommandError, Exit
+from circuitbreaker_cli.marks import ASCII, FULL, Glyphs, has_all
+from circuitbreaker_cli.words import safe
 
 WIDEST: Final = 10_000  # nothing is cut: a program reads all of it, a terminal wraps what is too long
 

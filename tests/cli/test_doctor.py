@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from circuitbreaker_cli import doctor, served
-from circuitbreaker_cli.findings import Verdict
-from circuitbreaker_cli.kubectl import Kubectl
+from circuitbreaker_cli.checks import served
+from circuitbreaker_cli.checks.findings import Verdict
+from circuitbreaker_cli.commands import doctor
+from circuitbreaker_cli.remote.kubectl import Kubectl
 from circuitbreaker_contract import library, protocol
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_local.control_plane import ControlPlane

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from circuitbreaker_cli import changes, describing, explaining, lasthour, listing, ranking, transitions
-from circuitbreaker_cli.view import View
+from circuitbreaker_cli.breakers import changes, describing, explaining, last_hour, listing, ranking, transitions
+from circuitbreaker_cli.breakers.view import View
 from tests.cli.shell import Shell
 from tests.cluster.world import API, PLURAL, World
 
@@ -56,7 +56,7 @@ def test_a_status_of_another_shape_is_no_crash(wrong: Any) -> None:
     assert listing.table([view], 0, namespaces=True, wide=True).row_count == 1
     entries, _ = transitions.of_status(view)
     assert transitions.table(entries, 0, wide=True).row_count == 0
-    assert lasthour.spans(entries, view.state, view.since_ms, 0) == []
+    assert last_hour.spans(entries, view.state, view.since_ms, 0) == []
     assert changes.Ledger([view]).listed([view, View({})], 0) == []
     assert "shop/pay" in changes.line(changes.initial(view, 0), namespaces=True, width=9).plain
     board = ranking.Board()

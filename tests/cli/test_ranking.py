@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from circuitbreaker_cli import ranking
-from circuitbreaker_cli.ranking import Board, Look, Sort
-from circuitbreaker_cli.view import View
-from circuitbreaker_cli.words import sparkline
+from circuitbreaker_cli.breakers import ranking
+from circuitbreaker_cli.breakers.ranking import Board, Look, Sort
+from circuitbreaker_cli.breakers.view import View
+from circuitbreaker_cli.marks import sparkline
 from circuitbreaker_contract.state import State, Totals, WindowCounts
 from circuitbreaker_operator import times
 from tests.unit.breakers import NOW, a_snapshot

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from circuitbreaker_cli import changes, lasthour, transitions
-from circuitbreaker_cli.changes import Ledger
-from circuitbreaker_cli.view import View
-from circuitbreaker_cli.words import ASCII, FULL
+from circuitbreaker_cli.breakers import changes, last_hour, transitions
+from circuitbreaker_cli.breakers.changes import Ledger
+from circuitbreaker_cli.breakers.view import View
+from circuitbreaker_cli.marks import ASCII, FULL
 from circuitbreaker_contract.state import Reason, State
 from circuitbreaker_operator import times
 from tests.unit.breakers import CREATED, FORCED, INCARNATION, OPENED, a_snapshot
@@ -134,12 +134,12 @@ def test_the_last_hour_shows_the_worst_of_each_minute() -> None:
     """An opening of a second can be seen; what was before the oldest entry is not made up."""
     view = a_view(7, kept=7)
     entries, _ = transitions.of_status(view)
-    known = lasthour.spans(entries, view.state, view.since_ms, NOW)
-    assert lasthour.strip(known, NOW).plain == " " * 10 + "_" * 10 + "##" + "-" * 9 + "_" * 28 + "#"
-    assert lasthour.strip(known, NOW, FULL).plain[-2:] == "▂█"
-    assert lasthour.in_words(known, NOW) == "Open 2 times, 1m1s in all; known for the last 50m"
-    assert lasthour.in_words(lasthour.spans([], "Closed", 0, NOW), NOW) == "not Open"
-    assert lasthour.spans([], "", None, NOW) == []
+    known = last_hour.spans(entries, view.state, view.since_ms, NOW)
+    assert last_hour.strip(known, NOW).plain == " " * 10 + "_" * 10 + "##" + "-" * 9 + "_" * 28 + "#"
+    assert last_hour.strip(known, NOW, FULL).plain[-2:] == "▂█"
+    assert last_hour.in_words(known, NOW) == "Open 2 times, 1m1s in all; known for the last 50m"
+    assert last_hour.in_words(last_hour.spans([], "Closed", 0, NOW), NOW) == "not Open"
+    assert last_hour.spans([], "", None, NOW) == []
 
 
 def test_times_that_lie_draw_nothing_wrong() -> None:
@@ -147,9 +147,9 @@ def test_times_that_lie_draw_nothing_wrong() -> None:
         replace(each, at_ms=at)
         for each, at in zip(transitions.of_status(a_view(4))[0], [NOW + 9, NOW + 5, 0, 3], strict=True)
     ]
-    known = lasthour.spans(entries, "Closed", NOW + 99, NOW)
-    assert len(lasthour.strip(known, NOW)) == 60
-    assert all(NOW - lasthour.HOUR_MS <= begin <= end <= NOW for _, begin, end in known)
+    known = last_hour.spans(entries, "Closed", NOW + 99, NOW)
+    assert len(last_hour.strip(known, NOW)) == 60
+    assert all(NOW - last_hour.HOUR_MS <= begin <= end <= NOW for _, begin, end in known)
 
 
 def test_heights_rise_as_on_the_page() -> None:

@@ -80,8 +80,9 @@ def test_alone(kind: str, made: Distributions, constraints: Path, tmp_path: Path
     )
     assert environment.run("python", "-m", "circuitbreaker_contract") == (0, library.source(), "")
     for program, extra in zip(PROGRAMS, ("operator", "conformance", "cli", "cli"), strict=True):
-        words = ("--list",) if extra == "conformance" else ("--version",)
-        code, out, error = environment.run(program, *words)
+        # Commands by their names are completed without typer; flags are of the commands themselves.
+        words = {"circuitbreaker-conformance": ("--list",), "kubectl_complete-breaker": ("list", "--")}
+        code, out, error = environment.run(program, *words.get(program, ("--version",)))
         assert (code != 0, out) == (True, ""), program
         assert re.fullmatch(rf"{program}.*: pip install 'circuitbreakers\[{extra}\]'\n", error), error
     code, out, error = environment.run("circuitbreaker-conformance", "--help")

@@ -3,7 +3,6 @@
 tests/cluster/test_dashboards.py asks their queries of a real Prometheus.
 """
 
-import importlib.util
 import itertools
 import json
 import re
@@ -15,6 +14,7 @@ import yaml
 from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
+from scripts import dashboards
 from tests.unit.series import shown_series
 
 from circuitbreaker_contract.state import State
@@ -33,10 +33,7 @@ def read(file: Path) -> dict[str, Any]:
 
 def test_they_are_what_the_script_writes() -> None:
     """`make dashboards` was run after the last change of it."""
-    spec = importlib.util.spec_from_file_location("dashboards", ROOT / "scripts" / "dashboards.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert {file.name: file.read_text(encoding="utf-8") for file in FILES} == script.texts()
+    assert {file.name: file.read_text(encoding="utf-8") for file in FILES} == dashboards.texts()
 
 
 def test_they_are_in_the_config_map() -> None:

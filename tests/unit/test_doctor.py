@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from circuitbreaker_cli import findings, installation, served, stuck
-from circuitbreaker_cli.findings import Answer, Finding, Verdict
-from circuitbreaker_cli.installation import Clock, clock
-from circuitbreaker_cli.view import View
+from circuitbreaker_cli.breakers.view import View
+from circuitbreaker_cli.checks import findings, installation, served, stuck
+from circuitbreaker_cli.checks.findings import Answer, Finding, Verdict
+from circuitbreaker_cli.checks.installation import Clock, clock
 from circuitbreaker_contract import library, rules
 from circuitbreaker_contract.breaker import Definition
 from circuitbreaker_contract.memory import Memory

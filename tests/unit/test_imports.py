@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from circuitbreaker_cli.catalogue import COMMANDS
+
 ROOT = Path(__file__).parents[2]
 ROOMS = {
     "circuitbreaker_contract": ROOT / "contract",
@@ -62,11 +64,22 @@ PURE = [  # modules of the operator that decide; they may not do
     "events",
     "models",
 ]
-PURE_OF_THE_CLI = [
-    *("changing", "describing", "explaining", "listing", "printing", "view", "words"),
-    *("manifests", "plotting", "simulation", "traces", "traffic", "trials"),
-    *("findings", "installation", "served", "stuck"),
+# The rooms of the plugin, the program on top and what it stands on at the bottom: each knows only what is below it.
+# Those of one floor do not know each other.
+FLOORS_OF_THE_CLI = [
+    {"entry"},
+    {"completion", "main"},
+    {"catalogue"},  # it imports a command by its name
+    {"commands"},
+    {"options"},
+    {"remote", "formats"},
+    {"checks", "simulation", "terminal"},
+    {"breakers"},
+    {"marks"},
+    {"words"},
+    {"errors"},
 ]
+PURE_OF_THE_CLI = ["breakers", "checks", "simulation", "formats", "marks", "words"]
 IO = {"aiohttp", "asyncio", "kopf", "kubernetes", "redis", "socket", "subprocess", "threading", "time"}
 
 
@@ -95,21 +108,92 @@ def test_what_decides_does_nothing(module: str) -> None:
     assert set(imported(ROOMS["circuitbreaker_operator"] / "circuitbreaker_operator" / f"{module}.py")) & IO == set()
 
 
-@pytest.mark.parametrize("module", PURE_OF_THE_CLI)
-def test_what_decides_at_the_terminal_does_nothing(module: str) -> None:
+def modules_of_the_cli(room: str) -> list[Path]:
+    """Of a folder all, of a file itself."""
+    place = ROOMS["circuitbreaker_cli"] / "circuitbreaker_cli" / room
+    return sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+
+
+def rooms_known(path: Path) -> Iterator[str]:
+    """The rooms of the plugin that a file of it imports from."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "circuitbreaker_cli":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("circuitbreaker_cli."):
+            yield str(node.module).split(".")[1]
+
+
+def test_every_room_of_the_plugin_has_a_floor() -> None:
+    folder = ROOMS["circuitbreaker_cli"] / "circuitbreaker_cli"
+    there = {each.stem for each in folder.iterdir() if each.suffix == ".py" or (each / "__init__.py").exists()}
+    assert there - {"__init__"} == set().union(*FLOORS_OF_THE_CLI)
+
+
+@pytest.mark.parametrize("floor", range(len(FLOORS_OF_THE_CLI)))
+def test_imports_of_the_plugin_go_down(floor: int) -> None:
+    below = set().union(*FLOORS_OF_THE_CLI[floor + 1 :])
+    found = {
+        (str(path), known)
+        for room in FLOORS_OF_THE_CLI[floor]
+        for path in modules_of_the_cli(room)
+        for known in rooms_known(path)
+        if known != room
+    }
+    assert {pair for pair in found if pair[1] not in below} == set()
+
+
+@pytest.mark.parametrize("room", PURE_OF_THE_CLI)
+def test_what_decides_at_the_terminal_does_nothing(room: str) -> None:
     """The plugin's decisions are pure as well."""
-    assert set(imported(ROOMS["circuitbreaker_cli"] / "circuitbreaker_cli" / f"{module}.py")) & IO == set()
+    modules = modules_of_the_cli(room)
+    assert modules
+    assert {(path.name, name) for path in modules for name in set(imported(path)) & IO} == set()
 
 
-def test_the_plugin_loads_nothing_of_the_cluster() -> None:
-    """It takes words and settings of the operator, but not Kopf and the client of Kubernetes, which cost a second."""
+def loaded_by(program: str) -> set[str]:
+    """Every module that a new interpreter has, once it ran the program."""
     import subprocess
     import sys
 
-    program = "import sys, circuitbreaker_cli.main; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
-    assert "circuitbreaker_operator.wording" in loaded
-    assert {"kopf", "kubernetes", "aiohttp", "prometheus_client"} & set(loaded) == set()
+    program = f"import sys\n{program}\nsys.stderr.write(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return set(done.stderr.split())
+
+
+def of_rooms_of_the_cli(loaded: set[str]) -> set[str]:
+    return {name.removeprefix("circuitbreaker_cli.") for name in loaded if name.startswith("circuitbreaker_cli.")}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_loads_the_cluster(command: str) -> None:
+    """The plugin has words and settings of the operator, not Kopf and the client of Kubernetes, which cost a second.
+
+    Redis is talked to by those who were told where it is; only `doctor` always asks.
+    """
+    loaded = loaded_by(f"from circuitbreaker_cli.main import made; made('{command}')")
+    assert {"kopf", "kubernetes", "aiohttp", "prometheus_client"} & loaded == set()
+    assert "redis" not in loaded or command == "doctor"
+    assert "circuitbreaker_operator.models" not in loaded or command in {"doctor", "simulate"}
+    others = {f"commands.{each.replace('-', '_')}" for each in COMMANDS if each != command}
+    assert others & of_rooms_of_the_cli(loaded) == set()
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_the_program_starts_without_its_commands(flag: str) -> None:
+    ended = "try: main()\nexcept SystemExit as end: assert not end.code"
+    loaded = loaded_by(f"sys.argv = ['kubectl-breaker', '{flag}']\nfrom circuitbreaker_cli.entry import main\n{ended}")
+    assert "typer" in loaded
+    assert {"redis", "yaml", "asyncio", "rich"} & loaded == set()
+    assert of_rooms_of_the_cli(loaded) - {"commands", "commands.version"} == {"entry", "main", "catalogue", "errors"}
+
+
+def test_a_tab_loads_what_it_needs() -> None:
+    """Names of commands come without typer, names of breakers without Redis."""
+    tab = "from circuitbreaker_cli.completion import candidates; candidates"
+    assert {"typer", "rich", "subprocess"} & loaded_by(f"{tab}([], 're')") == set()
+    loaded = loaded_by(f"{tab}(['describe'], '--re')")
+    assert "circuitbreaker_cli.commands.describe" in loaded
+    assert {"redis", "pydantic"} & loaded == set()
 
 
 @pytest.mark.parametrize("module", ["rules", "policy", "state", "arguments", "memory"])

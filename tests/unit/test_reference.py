@@ -1,12 +1,11 @@
 """docs/reference/ is what `make reference` writes, and what it writes is so."""
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
+from scripts import reference
 from tests.unit.series import shown_series
 
 from circuitbreaker_operator.exposition import FAMILIES
@@ -17,16 +16,8 @@ FOLDER = ROOT / "docs" / "reference"
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reference", ROOT / "scripts" / "reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def texts(script: ModuleType) -> dict[str, str]:
-    return script.texts()
+def texts() -> dict[str, str]:
+    return reference.texts()
 
 
 def test_the_pages_are_what_the_script_writes(texts: dict[str, str]) -> None:

@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 from tests.unit.series import shown_series
 
-from circuitbreaker_cli.main import app
+from circuitbreaker_cli.main import made
 from circuitbreaker_operator.settings import unknown_variables
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +48,6 @@ def test_what_a_runbook_names_is_there(page: Path) -> None:
     names = set(re.findall(r"\bcircuitbreaker_\w+", text)) - OF_THE_CLIENT
     assert names <= set(shown_series())
     assert unknown_variables(dict.fromkeys(re.findall(r"\bCB_[A-Z_]*[A-Z]", text), "")) == []
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     for command, rest in re.findall(r"kubectl breaker ([a-z-]+)([^`#\n]*)", text):
-        known = {option for parameter in commands[command].params for option in parameter.opts}
+        known = {option for parameter in made(command).params for option in parameter.opts}
         assert set(re.findall(r"(?<=\s)--[a-z-]+", rest)) <= known, command

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitbreaker_cli import plotting, trials
-from circuitbreaker_cli.simulation import SLOTS, Run, Simulation, end_of, remarks, simulated, slot_length_ms
-from circuitbreaker_cli.traffic import START_MS, Call, Plan, parse_parts
+from circuitbreaker_cli.simulation import plot, report
+from circuitbreaker_cli.simulation.runs import SLOTS, Run, Simulation, end_of, remarks, simulated, slot_length_ms
+from circuitbreaker_cli.simulation.traffic import START_MS, Call, Plan, parse_parts
 from circuitbreaker_contract import protocol
 from circuitbreaker_contract.memory import Memory
 from circuitbreaker_contract.policy import Mode, Override, Policy
@@ -276,7 +276,7 @@ def test_a_plan_that_cannot_be(text: str, words: str) -> None:
 
 def test_a_picture_shows_each_kind_even_where_there_is_little_of_it() -> None:
     calls = [Call(START_MS, Outcome.SUCCESS, count=1_000), *calls_of("SFFFS")[1:]]
-    text = plotting.plot(run_of(policy(), calls, START_MS + 5 * SECOND), plotting.ASCII, height=4).plain
+    text = plot.plot(run_of(policy(), calls, START_MS + 5 * SECOND), plot.ASCII, height=4).plain
     assert text.splitlines() == [
         "calls in 100ms",
         " 1000 |=" + " " * 49,
@@ -292,18 +292,18 @@ def test_a_picture_shows_each_kind_even_where_there_is_little_of_it() -> None:
 
 
 def test_a_terminal_gets_what_it_can_show() -> None:
-    assert plotting.glyphs_for("utf-8") is plotting.UNICODE
-    assert plotting.glyphs_for("ascii") is plotting.glyphs_for("nonsense") is plotting.ASCII
-    marks = plotting.UNICODE.marks
+    assert plot.glyphs_for("utf-8") is plot.UNICODE
+    assert plot.glyphs_for("ascii") is plot.glyphs_for("nonsense") is plot.ASCII
+    marks = plot.UNICODE.marks
     assert (marks[State.CLOSED], marks[State.HALF_OPEN], marks[State.OPEN]) == ("●", "◐", "○")
 
 
 def test_many_transitions_are_cut_in_a_table_and_whole_for_programs() -> None:
     run = run_of(policy(), calls_of("F" * 1_000))
     assert len(run.transitions) > 100
-    table = trials.transitions(run, dated=False)
+    table = report.transitions(run, dated=False)
     assert table.row_count == 41
-    told = trials.told([trials.Trial("f", "shop/pay", run)], dated=False)["runs"][0]
+    told = report.told([report.Trial("f", "shop/pay", run)], dated=False)["runs"][0]
     assert len(told["transitions"]) == len(run.transitions)
     assert told["transitions"][0] | {"window": None, "attempt": None} == {
         "afterSeconds": 2.0,

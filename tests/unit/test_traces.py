@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from circuitbreaker_cli.errors import CommandError
-from circuitbreaker_cli.manifests import read_manifest
-from circuitbreaker_cli.traces import Trace, read_trace
-from circuitbreaker_cli.traffic import CLIENT, START_MS, Call
-from circuitbreaker_cli.words import Exit
+from circuitbreaker_cli.errors import CommandError, Exit
+from circuitbreaker_cli.simulation.manifests import read_manifest
+from circuitbreaker_cli.simulation.traces import Trace, read_trace
+from circuitbreaker_cli.simulation.traffic import CLIENT, START_MS, Call
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.state import Outcome
 from circuitbreaker_operator.settings import Settings

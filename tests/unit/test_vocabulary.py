@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from circuitbreaker_cli import words
+from circuitbreaker_cli import marks, words
 from circuitbreaker_contract.state import Reason, State
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_the_page_has_these_colours() -> None:
 
 def test_the_plugin_has_shades_of_them() -> None:
     """Of the same hue, and to be read on black and on white."""
-    for state, style in words.STYLES.items():
+    for state, style in marks.STYLES.items():
         colour = re.search(r"#\w{6}", style)
         assert colour is not None
         assert abs(hue_degrees(colour[0]) - hue_degrees(STATES[state.value][1])) < 10, state
@@ -72,15 +72,18 @@ def test_the_plugin_has_shades_of_them() -> None:
 
 def test_the_plugin_has_these_marks() -> None:
     """Beside every state that it shows, at a terminal; the word is always there, and all that a program gets."""
-    assert {state.value: mark for state, mark in words.MARKS.items()} == {
+    assert {state.value: mark for state, mark in marks.MARKS.items()} == {
         name: mark for name, (mark, _) in STATES.items()
     }
     for state in State:
-        assert words.state_text(state, words.FULL).plain == f"{STATES[state.value][0]} {state.value}"
-        assert words.state_text(state, words.ASCII).plain == state.value
-        assert words.state_text(state, words.FULL).style == words.STYLES[state]
-    assert words.state_text("", words.FULL).plain == words.UNKNOWN
-    for name in ("listing", "describing", "transitions", "changes", "ranking", "top"):
+        assert marks.state_text(state, marks.FULL).plain == f"{STATES[state.value][0]} {state.value}"
+        assert marks.state_text(state, marks.ASCII).plain == state.value
+        assert marks.state_text(state, marks.FULL).style == marks.STYLES[state]
+    assert marks.state_text("", marks.FULL).plain == words.UNKNOWN
+    for name in (
+        *(f"breakers/{each}" for each in ("listing", "describing", "transitions", "changes", "ranking")),
+        "commands/top",
+    ):
         told = (ROOT / "cli" / "circuitbreaker_cli" / f"{name}.py").read_text(encoding="utf-8")
         calls = re.findall(r"state_text\(.*?glyphs\)", told), re.findall(r"(?<!def )state_text\(", told)
         assert len(calls[0]) == len(calls[1]) > 0, f"{name}: a state without its mark"
@@ -91,7 +94,7 @@ def test_the_strip_rises_as_on_the_page() -> None:
     drawing = (PAGE / "drawing.js").read_text(encoding="utf-8")
     heights = dict(re.findall(r"(\w+): (\d+)", re.search(r"HEIGHTS = \{(.*?)\}", drawing)[1]))  # type: ignore[index]
     order = sorted(State, key=lambda state: int(heights[state.value]))
-    assert order == sorted(State, key=lambda state: ord(words.FULL.heights[state])) == list(reversed(words.WORST_FIRST))
+    assert order == sorted(State, key=lambda state: ord(marks.FULL.heights[state])) == list(reversed(marks.WORST_FIRST))
 
 
 def test_every_reason_is_explained() -> None:
@@ -116,7 +119,7 @@ def test_the_words_are_those_of_the_code() -> None:
     assert names
     assert [name for name in names if name not in known] == []
     columns = (PAGE / "app.js").read_text(encoding="utf-8")
-    plugin = (ROOT / "cli" / "circuitbreaker_cli" / "listing.py").read_text(encoding="utf-8")
+    plugin = (ROOT / "cli" / "circuitbreaker_cli" / "breakers" / "listing.py").read_text(encoding="utf-8")
     for title in ("Name", "State", "Reason", "Rate", "Failures", "Refused", "Retry in", "Since"):
         assert f'title: "{title}"' in columns
         assert f'"{title.upper().replace(" ", "-")}"' in plugin

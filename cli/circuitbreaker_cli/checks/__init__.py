@@ -1,0 +1,1 @@
+"""The checks of `doctor`: what each makes of the answers it is given. Pure."""

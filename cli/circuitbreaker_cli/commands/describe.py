@@ -1,0 +1,38 @@
+"""The command describe: one breaker on one page."""
+
+from rich.text import Text
+
+from circuitbreaker_cli import options, terminal
+from circuitbreaker_cli.breakers import describing
+from circuitbreaker_cli.breakers.view import View
+from circuitbreaker_cli.formats import Form, as_json, as_yaml
+from circuitbreaker_cli.remote.redis_url import is_given
+from circuitbreaker_contract.protocol import MAX_HISTORY
+
+
+def command(
+    name: options.Name,
+    output: options.TextOutput = Form.TEXT,
+    namespace: options.Namespace = "",
+    context: options.Context = "",
+    kubeconfig: options.Kubeconfig = "",
+    redis_url: options.RedisUrl = "",
+) -> None:
+    view = options.kubectl(context, kubeconfig, namespace).breaker(name)
+    if _printed(view, output):
+        return
+    snapshot = None
+    if is_given(redis_url):
+        from circuitbreaker_cli.remote import store  # noqa: PLC0415 - see there
+
+        snapshot = store.observe(redis_url, view.namespace, view.name, history=MAX_HISTORY)
+    terminal.show(describing.page(view, terminal.now_ms(), snapshot, terminal.glyphs()))
+
+
+def _printed(view: View, output: Form) -> bool:
+    if output is Form.TEXT:
+        return False
+    raw = dict(view.raw)
+    raw["metadata"] = {name: value for name, value in raw["metadata"].items() if name != "managedFields"}
+    terminal.show(Text(as_json(raw) if output is Form.JSON else as_yaml(raw)))
+    return True
