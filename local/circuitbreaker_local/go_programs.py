@@ -115,7 +115,7 @@ class GoPrograms:
         if returncode != 0:
             raise LocalError(
                 f"{tail(log)}\nThe build failed; above are its last lines. It needs the Go module proxy (GOPROXY), "
-                f"2 GB of memory and 4 GB of disk, and continues where it stopped. {self.advice}"
+                f"2 GB of memory and 6 GB of disk, and continues where it stopped. {self.advice}"
             )
 
 
@@ -139,7 +139,7 @@ def _system() -> tuple[str, str]:
 
 
 def _own_caches(go: Path, folder: Path) -> dict[str, str]:
-    """Go's caches grow by 3 GB: those that this machine does not have yet are ours, below `folder`, for the build."""
+    """Go's caches grow by 4 to 5 GB: those that this machine does not have yet are ours, below `folder`, for the build."""
     ours = {}
     for name in ("GOCACHE", "GOMODCACHE"):
         asked = subprocess.run([go, "env", name], capture_output=True, text=True, check=False, env=go_environment())

@@ -16,8 +16,8 @@ NODE = GoPrograms(
     folder=LOCAL / "node",
     version_of=KUBERNETES,
     programs={
-        "kube-controller-manager": GoProgram(f"{KUBERNETES}/cmd/kube-controller-manager", KUBERNETES, "3 minutes"),
-        "kubelet": GoProgram(f"{KUBERNETES}/cmd/kubelet", KUBERNETES, "1 minute"),
+        "kube-controller-manager": GoProgram(f"{KUBERNETES}/cmd/kube-controller-manager", KUBERNETES, "1 minute"),
+        "kubelet": GoProgram(f"{KUBERNETES}/cmd/kubelet", KUBERNETES, "30 seconds"),
         "kube-scheduler": GoProgram(f"{KUBERNETES}/cmd/kube-scheduler", KUBERNETES, "10 seconds"),
         "kube-proxy": GoProgram(f"{KUBERNETES}/cmd/kube-proxy", KUBERNETES, "10 seconds"),
         "pause": GoProgram("./pause", KUBERNETES, "1 second"),
@@ -28,7 +28,7 @@ COREDNS = GoPrograms(
     name="coredns",
     folder=LOCAL / "coredns",
     version_of="github.com/coredns/coredns",
-    programs={"coredns": GoProgram(".", "github.com/coredns/coredns", "3 minutes")},
+    programs={"coredns": GoProgram(".", "github.com/coredns/coredns", "2 minutes")},
     advice=ADVICE,
 )
 
