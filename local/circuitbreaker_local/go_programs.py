@@ -139,7 +139,7 @@ def _system() -> tuple[str, str]:
 
 
 def _own_caches(go: Path, folder: Path) -> dict[str, str]:
-    """Go's caches grow by 4 to 5 GB: those that this machine does not have yet are ours, below `folder`, for the build."""
+    """Go's caches grow by 5 GB: those that this machine does not have yet are ours, below `folder`, for the build."""
     ours = {}
     for name in ("GOCACHE", "GOMODCACHE"):
         asked = subprocess.run([go, "env", name], capture_output=True, text=True, check=False, env=go_environment())

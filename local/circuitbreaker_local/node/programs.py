@@ -16,7 +16,7 @@ NODE = GoPrograms(
     folder=LOCAL / "node",
     version_of=KUBERNETES,
     programs={
-        "kube-controller-manager": GoProgram(f"{KUBERNETES}/cmd/kube-controller-manager", KUBERNETES, "1 minute"),
+        "kube-controller-manager": GoProgram(f"{KUBERNETES}/cmd/kube-controller-manager", KUBERNETES, "1 to 3 minutes"),
         "kubelet": GoProgram(f"{KUBERNETES}/cmd/kubelet", KUBERNETES, "30 seconds"),
         "kube-scheduler": GoProgram(f"{KUBERNETES}/cmd/kube-scheduler", KUBERNETES, "10 seconds"),
         "kube-proxy": GoProgram(f"{KUBERNETES}/cmd/kube-proxy", KUBERNETES, "10 seconds"),
