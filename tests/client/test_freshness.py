@@ -2,6 +2,7 @@
 
 import json
 import time
+from time import perf_counter
 
 import pytest
 
@@ -248,6 +249,18 @@ def test_a_lower_order_never_replaces_a_higher(core, monkeypatch) -> None:
     now += 11
     core.saw_standing(standing(State.OPEN, 9, retry_after_ms=1_000), now)
     assert (core.state, core.order.incarnation) == (State.OPEN, 5)
+
+
+@pytest.mark.parametrize("state", [State.HALF_OPEN, State.OPEN])
+def test_what_may_be_tried_now_is_not_refused_for_the_time_it_took_to_hear_so(core, state: State) -> None:
+    """A caller looks at its clock, waits while the news are taken in, and then looks who may call."""
+    core.saw_standing(standing(state, 4, retry_after_ms=200), perf_counter())
+    before = perf_counter()
+    with pytest.raises(CallNotPermittedError):
+        core.step(None, before, is_own=False, is_late=False)
+    core.saw_standing(standing(state, 4), perf_counter())
+    _, mine = core.step(None, before, is_own=False, is_late=False)
+    assert mine, "it asks"
 
 
 def test_a_refused_caller_comes_back_no_earlier_than_told(core, monkeypatch) -> None:

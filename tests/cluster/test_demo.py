@@ -13,6 +13,13 @@ import pytest
 from circuitbreaker_local.waiting import wait_until
 
 MODULE = "circuitbreaker_local.demo"
+# In the background of a shell SIGINT is ignored, and that is inherited: ask for Python's own answer to it.
+HOLD = f"""
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[1:] = ["--hold"]
+runpy.run_module({MODULE!r}, run_name="__main__", alter_sys=True)
+"""
 
 
 def shell(lines: list[str]) -> str:
@@ -37,7 +44,7 @@ def test_the_demo_happens_and_what_it_invites_to_works(tmp_path: Path) -> None:
     log = tmp_path / "demo.log"
     with log.open("w") as output:
         demo = subprocess.Popen(
-            [sys.executable, "-m", MODULE, "--hold"], stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd="/"
+            [sys.executable, "-c", HOLD], stdout=output, stderr=output, stdin=subprocess.DEVNULL, cwd="/"
         )
     try:
         said = lambda: log.read_text(encoding="utf-8")  # noqa: E731
