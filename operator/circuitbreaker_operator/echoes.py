@@ -5,6 +5,7 @@ quicker than the answer is not known for what it is, and goes the whole way, as 
 """
 
 import re
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -23,16 +24,19 @@ class Echoes:
     def __init__(self, *, dropped: Callable[[], None]) -> None:
         self._dropped = dropped
         self._versions: dict[bytes, None] = {}
+        self._lock = threading.Lock()
 
     def expect(self, resource_version: str) -> None:
         """What the watch says of that version is known."""
-        self._versions[resource_version.encode()] = None
-        if len(self._versions) > _MOST:
-            self._versions.pop(next(iter(self._versions)), None)
+        with self._lock:
+            self._versions[resource_version.encode()] = None
+            if len(self._versions) > _MOST:
+                del self._versions[next(iter(self._versions))]
 
     def forget(self) -> None:
         """Another watch begins, perhaps of an etcd that was restored: versions may come again."""
-        self._versions.clear()
+        with self._lock:
+            self._versions.clear()
 
     def says(self, line: bytes) -> bool:
         """Whether a line of a watch says what is known; once for each version."""
@@ -40,9 +44,12 @@ class Echoes:
             return False
         found = _VERSION.findall(line)
         # A second one is an annotation of that name, say: let who can read it look.
-        if len(found) != 1 or found[0] not in self._versions:
+        if len(found) != 1:
             return False
-        self._versions.pop(found[0], None)
+        with self._lock:
+            if found[0] not in self._versions:
+                return False
+            del self._versions[found[0]]
         self._dropped()
         return True
 

@@ -259,6 +259,7 @@ class World:
         process = Process(command, log=self.folder / f"operator-{self._started}.log", env=environment)
         try:
             yield OperatorProcess(process, port)
-            assert "Traceback" not in process.log.read_text(encoding="utf-8"), process.tail(60)
+            before, trace, after = process.log.read_text(encoding="utf-8").partition("Traceback")
+            assert not trace, f"{before[-2_000:]}{trace}{after[:8_000]}"
         finally:
             process.stop(6.0)

@@ -1,6 +1,8 @@
 """Lines of a watch that tell the operator of its own writes do not reach Kopf; all others do, whole and in order."""
 
 import json
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -72,6 +74,30 @@ def test_another_watch_takes_nothing_for_known() -> None:
     heard = Heard("7")
     heard.echoes.forget()
     assert heard.of(line("7")) == line("7")
+
+
+def test_two_threads_at_once() -> None:
+    """The operator's says what it wrote, also more than is kept, while Kopf's reads."""
+    heard, versions, wrong = Heard(), range(60_000), []
+
+    def write() -> None:
+        try:
+            for each in versions:
+                heard.echoes.expect(str(each))
+        except RuntimeError as error:
+            wrong.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        writer = threading.Thread(target=write)
+        writer.start()
+        passed = sum(heard.of(line(str(each))) != b"" for each in versions)
+        writer.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert wrong == []
+    assert passed + heard.dropped == len(versions)
 
 
 def test_only_so_many_versions_are_kept() -> None:
