@@ -6,6 +6,7 @@ is not flat, or when a status, a history or the Events do not tell in the end wh
 
 import argparse
 import csv
+import ctypes
 import json
 import os
 import secrets
@@ -32,6 +33,7 @@ from tests.soak.stage import SoakStage
 SAMPLE_SECONDS = 10.0
 LINE_SECONDS = 60.0
 LIFE_MINUTES = 45.0
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of malloc.h
 
 
 def arguments() -> argparse.Namespace:
@@ -121,9 +123,23 @@ class Soak:
         print(f"{self.minutes:6.1f} min  {text}", flush=True)
 
 
+def keep_no_holes() -> None:
+    """Of this process alone: one heap for all threads, and large blocks go back to the system at once.
+
+    With a heap for each thread, as glibc has it, the soak's own memory rose by 4 to 7 MiB an hour while Python held no
+    more than before, which looks like a leak.
+    """
+    if sys.platform == "linux":
+        allocator = ctypes.CDLL(None)
+        if hasattr(allocator, "mallopt"):  # glibc
+            allocator.mallopt(M_ARENA_MAX, 1)
+            allocator.mallopt(M_MMAP_THRESHOLD, 64 * 1024)
+
+
 def main() -> int:
     """A whole soak; the exit code."""
     asked = arguments()
+    keep_no_holes()
     seed = secrets.randbelow(10**6) if asked.seed is None else asked.seed
     server, binaries = find_redis_server(), control_plane_binaries()
     print(f"seed {seed}: --minutes {asked.minutes:g} --breakers {asked.breakers} --seed {seed}; {os.cpu_count()} cores")
