@@ -1,6 +1,7 @@
 """The API server, by kubectl: each call is one process of it, with the user's own contexts and logins."""
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from circuitbreaker_operator.resource import GROUP, PLURAL
 
 RESOURCE: Final = f"{PLURAL}.{GROUP}"
 MANAGER: Final = "kubectl-breaker"  # the field manager of what is written here: Events and managedFields name it
+_LOGGED: Final = re.compile(r"[EFIW]\d{4} \d{2}:\d{2}:\d{2}")  # a line of Kubernetes' logger
 _SECONDS: Final = 60.0  # for one call; kubectl itself would wait for ever
 
 
@@ -85,8 +87,9 @@ class Kubectl:
 
 
 def complaint(stderr: str) -> str:
-    """What kubectl said, each line safe to print."""
-    lines = [safe(line) for line in stderr.splitlines() if line.strip()]
+    """What kubectl said, each line safe to print; its log of each try only where it says nothing else."""
+    said = [safe(line) for line in stderr.splitlines() if line.strip()]
+    lines = [line for line in said if not _LOGGED.match(line)] or said
     return "\n".join(lines[-20:]) or "kubectl failed and did not say why"
 
 
