@@ -187,8 +187,9 @@ class SoakStage(Stage):
             wrong += [f"client {each.name} raised {error} {times} times" for error, times in seen["errors"].items()]
         self.backend.stop_traffic(self.clients)
         for path in (*self.operator_logs, *(each.log for each in self.clients)):
-            if "Traceback" in path.read_text(encoding="utf-8", errors="replace"):
-                wrong.append(f"a Traceback in {path.name}")
+            before, trace, after = path.read_text(encoding="utf-8", errors="replace").partition("Traceback")
+            if trace:
+                wrong.append(f"in {path.name}: {before[-300:]}{trace}{after[:3_000]}")
         try:
             self.until(lambda: not self.differences(), "every status to say what Redis does", SETTLE_SECONDS)
         except AssertionError:
