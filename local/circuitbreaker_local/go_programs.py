@@ -126,8 +126,8 @@ def find_all(wanted: Sequence[GoPrograms], report: Report) -> list[Path]:
         folder = cache_folder() / "go-builds"
         with exclusive(folder, report):
             caches = folder / "caches"  # an interrupted build leaves them, for the next one to continue
-            for programs in wanted:
-                if not programs.home().exists():  # somebody else may have built while we waited
+            for programs, home in zip(wanted, homes, strict=True):
+                if not home.exists():  # somebody else may have built while we waited
                     programs.build(caches, report)
             shutil.rmtree(caches, ignore_errors=True)
     return homes

@@ -120,6 +120,12 @@ class OperatorProcess:
         return found
 
 
+def traceback_in(log: Path) -> str:
+    """The first traceback, with what stands around it; "" when there is none."""
+    before, trace, after = log.read_text(encoding="utf-8", errors="replace").partition("Traceback")
+    return f"{before[-1_000:]}{trace}{after[:5_000]}" if trace else ""
+
+
 class World:
     """What a test has to itself: a namespace, a Redis, and whatever operators it starts."""
 
@@ -259,7 +265,6 @@ class World:
         process = Process(command, log=self.folder / f"operator-{self._started}.log", env=environment)
         try:
             yield OperatorProcess(process, port)
-            before, trace, after = process.log.read_text(encoding="utf-8").partition("Traceback")
-            assert not trace, f"{before[-2_000:]}{trace}{after[:8_000]}"
+            assert not (trace := traceback_in(process.log)), trace
         finally:
             process.stop(6.0)

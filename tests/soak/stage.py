@@ -19,6 +19,7 @@ from circuitbreaker_operator.events import base36
 from tests.chaos import checks
 from tests.chaos.stage import CLIENTS, NOT_YET, RECOVERY, Stage
 from tests.chaos.traffic import NAMES
+from tests.cluster.world import traceback_in
 from tests.soak.samples import Sample
 from tests.soak.traffic import BUSY
 
@@ -187,9 +188,8 @@ class SoakStage(Stage):
             wrong += [f"client {each.name} raised {error} {times} times" for error, times in seen["errors"].items()]
         self.backend.stop_traffic(self.clients)
         for path in (*self.operator_logs, *(each.log for each in self.clients)):
-            before, trace, after = path.read_text(encoding="utf-8", errors="replace").partition("Traceback")
-            if trace:
-                wrong.append(f"in {path.name}: {before[-300:]}{trace}{after[:3_000]}")
+            if trace := traceback_in(path):
+                wrong.append(f"in {path.name}: {trace}")
         try:
             self.until(lambda: not self.differences(), "every status to say what Redis does", SETTLE_SECONDS)
         except AssertionError:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from circuitbreaker_cli import terminal
+from circuitbreaker_cli import options, terminal
 from circuitbreaker_cli.breakers import patches
 from circuitbreaker_cli.breakers.patches import Change
 from circuitbreaker_cli.breakers.view import View
@@ -12,39 +12,45 @@ from circuitbreaker_contract.durations import parse_duration_ms
 from circuitbreaker_contract.state import State
 
 
-def hold(
-    api: Kubectl,
-    name: str,
-    state: State,
-    reason: str,
-    for_: str,
-    *,
-    yes: bool,
-    dry_run: bool,
-    force: bool,
-    wait: float,
-) -> None:
-    try:
-        for_ms = parse_duration_ms(for_) if for_ else None
-    except ValueError as error:
-        raise CommandError(f"--for: {error}", Exit.USAGE) from None
-    if for_ms == 0:
-        raise CommandError("--for: must be longer than nothing", Exit.USAGE)
-    view = api.breaker(name)
-    until_ms = None
-    if for_ms is not None:
-        # `until` is for clocks of servers; one that is past already would have no effect at all.
-        now_ms = terminal.now_ms()
-        probe = patches.hold(view, state, reason, until_ms=now_ms + for_ms, now_ms=now_ms)
-        server_ms = patches.written_ms(api.patch(view, probe.patch, dry_run=True), MANAGER)
-        until_ms = patches.until_after(for_ms, now_ms=now_ms, server_ms=server_ms)
-        if sentence := patches.skew(now_ms, server_ms):
-            terminal.say(f"note: {sentence}")
+def holding(state: State) -> Callable[..., None]:
+    """The command that holds a breaker in that state."""
 
-    def decide(seen: View) -> Change:
-        return patches.hold(seen, state, reason, until_ms=until_ms, now_ms=terminal.now_ms())
+    def command(
+        name: options.Name,
+        reason: options.Reason,
+        for_: options.For = "",
+        yes: options.Yes = False,
+        dry_run: options.DryRun = False,
+        force: options.Force = False,
+        wait: options.Wait = 10.0,
+        namespace: options.Namespace = "",
+        context: options.Context = "",
+        kubeconfig: options.Kubeconfig = "",
+    ) -> None:
+        api = options.kubectl(context, kubeconfig, namespace)
+        try:
+            for_ms = parse_duration_ms(for_) if for_ else None
+        except ValueError as error:
+            raise CommandError(f"--for: {error}", Exit.USAGE) from None
+        if for_ms == 0:
+            raise CommandError("--for: must be longer than nothing", Exit.USAGE)
+        view = api.breaker(name)
+        until_ms = None
+        if for_ms is not None:
+            # `until` is for clocks of servers; one that is past already would have no effect at all.
+            now_ms = terminal.now_ms()
+            probe = patches.hold(view, state, reason, until_ms=now_ms + for_ms, now_ms=now_ms)
+            server_ms = patches.written_ms(api.patch(view, probe.patch, dry_run=True), MANAGER)
+            until_ms = patches.until_after(for_ms, now_ms=now_ms, server_ms=server_ms)
+            if sentence := patches.skew(now_ms, server_ms):
+                terminal.say(f"note: {sentence}")
 
-    carry_out(api, view, decide, yes=yes, dry_run=dry_run, force=force, wait=wait)
+        def decide(seen: View) -> Change:
+            return patches.hold(seen, state, reason, until_ms=until_ms, now_ms=terminal.now_ms())
+
+        carry_out(api, view, decide, yes=yes, dry_run=dry_run, force=force, wait=wait)
+
+    return command
 
 
 def carry_out(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from circuitbreaker_client._grants import Ask, Grant, Record
-from circuitbreaker_client._knowledge import Knowledge, discard
+from circuitbreaker_client._knowledge import Knowledge, discard, due
 from circuitbreaker_client._local import LocalBreaker
 from circuitbreaker_client.errors import CallNotPermittedError, StoreUnavailableError
 from circuitbreaker_client.events import CallRefused
@@ -228,7 +228,7 @@ class Core(Knowledge):
         self._follow_local()
         if permit.decision is Decision.NOT_PERMITTED:
             after_ms = permit.standing.retry_after_ms
-            self.retry_at = inf if after_ms < 0 else now + after_ms / 1000
+            self.retry_at = due(after_ms, now)
             raise self._refusal(now)
         if permit.decision is Decision.PROBE:
             return Grant(self, None, lease, permit.standing.order[:2], is_local=True)

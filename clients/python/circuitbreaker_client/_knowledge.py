@@ -237,7 +237,7 @@ class Knowledge(ABC):
             self.recording.renew(order[:2], None)
         if self._known_policy != (order.incarnation, order.revision):
             self.read_again()
-        retry_at = _due(standing.retry_after_ms, now)
+        retry_at = due(standing.retry_after_ms, now)
         if is_refusal:
             self._promised = retry_at
         elif standing.state is State.HALF_OPEN and same:
@@ -272,7 +272,7 @@ class Knowledge(ABC):
         if new_buffer or self.recording.buffer.local_order != local.order:
             self.recording.renew(self.order[:2] if self.order else NO_ORDER, local.order)
         after_ms = local.retry_after_ms(self.engine.now_ms())
-        self._set(local.state, _due(after_ms, perf_counter()) if local.state is State.OPEN else 0.0)
+        self._set(local.state, due(after_ms, perf_counter()) if local.state is State.OPEN else 0.0)
 
     def _set(self, state: State, retry_at: float) -> None:
         previous, self.state = self.state, state
@@ -315,6 +315,6 @@ class Knowledge(ABC):
         return f"<Core {self.name} {self.state.value}>"
 
 
-def _due(after_ms: int, now: float) -> float:
+def due(after_ms: int, now: float) -> float:
     """When a call may be tried. At once is 0.0: whoever has looked at a clock before us would still be too early."""
     return inf if after_ms < 0 else now + after_ms / 1000 if after_ms else 0.0
