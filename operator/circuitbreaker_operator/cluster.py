@@ -5,24 +5,22 @@ refresh, and lets us choose what a list answers with (metadata alone is enough f
 """
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import msgspec
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.config import kube_config
-from pydantic import Field, TypeAdapter
 
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_operator import lease as leases
@@ -50,42 +48,31 @@ _LONGEST_PAUSE_SECONDS = 60.0
 _LONG_SECONDS = 5.0  # of an outage: those who wait have given up to come back soon
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(msgspec.Struct, rename="camel", frozen=True):
     """A resource as a sweep sees it."""
 
-    key: BreakerKey
+    name: str
+    namespace: str
     uid: str
     resource_version: str
 
 
-@dataclass(slots=True)
-class _Metadata:
-    name: str
-    namespace: str
-    uid: str
-    resource_version: Annotated[str, Field(validation_alias="resourceVersion")]
+class _Item(msgspec.Struct):
+    metadata: Listed
 
 
-@dataclass(slots=True)
-class _Item:
-    metadata: _Metadata
+class _PageMetadata(msgspec.Struct):
+    token: str = msgspec.field(name="continue", default="")
 
 
-@dataclass(slots=True)
-class _PageMetadata:
-    token: Annotated[str, Field(validation_alias="continue")] = ""
-
-
-@dataclass(slots=True)
-class _Page:
-    """What is read of a list of thousands; most of its text is managedFields, and no objects are made of them."""
+class _Page(msgspec.Struct):
+    """What is read of a list of thousands; most of its text is managedFields, which is skipped without a look."""
 
     metadata: _PageMetadata
     items: list[_Item] | None = None
 
 
-_PAGE = TypeAdapter(_Page)
+_PAGES: Final = msgspec.json.Decoder(_Page)
 
 
 async def load_configuration() -> Configuration:
@@ -200,15 +187,15 @@ class Cluster:
             raise
         return any(each.get("name") == PLURAL for each in body.get("resources", []))
 
-    async def list_all(self, namespaces: tuple[str, ...]) -> AsyncIterator[Listed]:
+    async def list_all(self, namespaces: tuple[str, ...]) -> dict[BreakerKey, Listed]:
         """Every resource, as of one moment in each namespace (or in all, when none is given)."""
+        listed = {}
         for namespace in namespaces or ("",):
-            async for metadata in self._list(_path(namespace)):
-                try:
-                    key = BreakerKey.of(metadata.namespace, metadata.name)
-                except ValueError:
-                    continue
-                yield Listed(key, metadata.uid, metadata.resource_version)
+            async for page in self._pages(_path(namespace)):
+                for item in page:
+                    with suppress(ValueError):
+                        listed[BreakerKey.of(item.metadata.namespace, item.metadata.name)] = item.metadata
+        return listed
 
     async def get(self, key: BreakerKey) -> Resource | None:
         """The resource as it is now; None when there is none."""
@@ -227,7 +214,7 @@ class Cluster:
 
     async def create_event(self, body: Mapping[str, Any]) -> None:
         namespace = body["metadata"]["namespace"]
-        await self._request("POST", f"/api/v1/namespaces/{namespace}/events", body)
+        await self._send("POST", f"/api/v1/namespaces/{namespace}/events", body)
 
     async def get_lease(self, namespace: str, name: str) -> Lease | None:
         try:
@@ -244,13 +231,12 @@ class Cluster:
         """Refused with 409 when there is a newer version than the one in `body`."""
         return Lease.of(await self._request("PUT", f"{_leases(namespace)}/{name}", body))
 
-    async def _list(self, path: str) -> AsyncIterator[_Metadata]:
+    async def _pages(self, path: str) -> AsyncIterator[list[_Item]]:
         token = ""
         while True:
             query = [("limit", str(_CHUNK)), *([("continue", token)] if token else [])]
-            page = _PAGE.validate_json(await self._send("GET", path, query=query, accept=_METADATA_ONLY))
-            for item in page.items or []:
-                yield item.metadata
+            page = _PAGES.decode(await self._send("GET", path, query=query, accept=_METADATA_ONLY))
+            yield page.items or []
             token = page.metadata.token
             if not token:
                 return
@@ -263,7 +249,8 @@ class Cluster:
         *,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        return dict(json.loads(await self._send(method, path, body, content_type=content_type)))
+        answer: dict[str, Any] = msgspec.json.decode(await self._send(method, path, body, content_type=content_type))
+        return answer
 
     async def _send(
         self,
@@ -338,7 +325,7 @@ def _path(namespace: str) -> str:
 
 def _refusal(status: int, headers: Mapping[str, str], data: bytes) -> ClusterRefusedError | ClusterUnavailableError:
     try:
-        said = json.loads(data)
+        said = msgspec.json.decode(data)
         reason, message = str(said.get("reason") or ""), str(said.get("message") or "")
     except (ValueError, AttributeError):
         reason, message = "", data[:200].decode(errors="replace")

@@ -7,7 +7,7 @@ that we watch, are ever removed, and never what a client defined by itself (owne
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -109,7 +109,7 @@ class Sweep:
     async def once(self) -> None:
         """One sweep. Raises what kept it from being complete."""
         keys = {key async for key in self._store.breakers()}
-        listed = {each.key: each async for each in self._cluster.list_all(self._settings.namespaces)}
+        listed = await self._cluster.list_all(self._settings.namespaces)
         await self._catch_up(listed)
         for key in listed.keys() - keys:
             self._reconcile(key)  # not in Redis: emptied, or not reached yet
@@ -121,7 +121,7 @@ class Sweep:
 
     async def _catch_up(self, listed: dict[BreakerKey, Listed]) -> None:
         """Waits for the watch to bring what the list shows; fetches what it does not bring."""
-        behind = self._late(listed.values())
+        behind = self._late(listed)
         patience = GRACE_SECONDS
         while behind and patience > 0:
             await asyncio.sleep(0.25)
@@ -129,21 +129,22 @@ class Sweep:
             patience = GRACE_SECONDS if len(left) < len(behind) else patience - 0.25
             behind = left
         self._behind(len(behind))
-        for each in behind:
-            resource = await self._cluster.get(each.key)
+        for key in behind:
+            resource = await self._cluster.get(key)
             if resource is not None and self._cache.put(resource) is Change.ASKED:
                 self._metrics.swept.labels("missed_change").inc()
-                self._reconcile(each.key)
+                self._reconcile(key)
 
-    def _late(self, listed: Collection[Listed]) -> list[Listed]:
-        late = []
-        for each in listed:
-            known = self._cache.get(each.key)
-            if self._cache.is_buried(each.uid):
-                continue
-            if known is None or version_number(known.resource_version) < version_number(each.resource_version):
-                late.append(each)
-        return late
+    def _late(self, listed: dict[BreakerKey, Listed]) -> dict[BreakerKey, Listed]:
+        return {key: each for key, each in listed.items() if self._is_late(key, each)}
+
+    def _is_late(self, key: BreakerKey, each: Listed) -> bool:
+        known = self._cache.get(key)
+        if known is not None and known.resource_version == each.resource_version:
+            return False
+        if self._cache.is_buried(each.uid):
+            return False
+        return known is None or version_number(known.resource_version) < version_number(each.resource_version)
 
     async def _missed_deletion(self, key: BreakerKey, uid: str) -> None:
         found = await self._cluster.get(key)

@@ -27,6 +27,7 @@ ALLOWED = {
         "aiohttp",
         "kopf",
         "kubernetes",
+        "msgspec",
         "prometheus_client",
         "pydantic",
         "pydantic_core",
