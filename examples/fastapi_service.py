@@ -1,7 +1,7 @@
 """A FastAPI service whose calls to a backend are protected: a refusal becomes 503 with `Retry-After`.
 
-    pip install 'circuitbreakers[httpx,prometheus]' fastapi uvicorn
-    BACKEND_URL=http://localhost:9000 uvicorn fastapi_service:app --port 8000
+    pip install '.[httpx,prometheus]' fastapi uvicorn     # in a clone; not on PyPI yet
+    BACKEND_URL=http://localhost:9000 uvicorn --app-dir examples fastapi_service:app --port 8000
 
 The same lines serve Starlette: exception handler and routes are its own. `CB_*` variables set up the breakers
 (docs/client.md); the breaker is named after the backend's host.

@@ -1,9 +1,9 @@
 """A Flask service whose calls to a backend are protected: a refusal becomes 503 with `Retry-After`.
 
-    pip install 'circuitbreakers[requests,prometheus]' flask
-    BACKEND_URL=http://localhost:9000 flask --app flask_service run --port 8000
+    pip install '.[requests,prometheus]' flask     # in a clone; not on PyPI yet
+    BACKEND_URL=http://localhost:9000 flask --app examples/flask_service run --port 8000
 
-Fit for forking servers: `gunicorn -w 4 flask_service:app`, with or without `--preload`.
+Fit for forking servers: `gunicorn -w 4 --chdir examples flask_service:app`, with or without `--preload`.
 """
 
 import math

@@ -1,7 +1,8 @@
 """One process of a service that protects its calls with a shared breaker, by plain FCALLs: no library of ours.
 
-This is the whole of a client in any language (contract/README.md): in Closed call and report in batches; in Open refuse
-until the time that Redis gave has passed; then ask, and make the call only with a permit. To run it:
+This is the heart of a client in any language (contract/README.md): in Closed call and report in batches; in Open refuse
+until the time that Redis gave has passed; then ask, and make the call only with a permit. It ends where Redis is silent
+or has no such breaker; what a client does then, and what it hears, is in "How a client lives" there. To run it:
 
     REDIS_URL=redis://localhost:6379/0 python without_a_client.py service-1 'cb:{default/payments}' localhost:9000
 """

@@ -22,7 +22,7 @@ _PLACES: Final = {
     "uv.lock": rf'^name = "circuitbreakers"\nversion = "{VERSION}"$',
     "Dockerfile": rf"^ARG VERSION={VERSION}$",
     "manifests/**/*.yaml": rf"circuitbreaker-operator(?::|\n +newTag: ){VERSION}$",
-    "docs/**/*.md": rf"(?:circuitbreaker-operator:|\?ref=v){VERSION}\b",
+    "docs/**/*.md": rf"(?:circuitbreaker-operator:|circuitbreaker-operator/blob/v|\?ref=v){VERSION}\b",
 }
 
 

@@ -10,7 +10,7 @@ class Exit(IntEnum):
 
     FINE = 0
     FAILURE = 1  # the API server or Redis refused, or could not be reached; `doctor` found a problem
-    USAGE = 2  # the command line, or a file that it names, cannot be understood
+    USAGE = 2  # the command line, a setting, or a file that is named there, cannot be understood
     DECLINED = 3  # nobody said yes, or there was no terminal to ask at
     NO_EFFECT = 4  # nothing was written, since it would have no effect now
     NOT_YET = 5  # it was written, and was not in force in time

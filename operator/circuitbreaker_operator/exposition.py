@@ -52,7 +52,11 @@ TRANSITIONS: Final = Family(
     "circuitbreaker_transitions", "counter", "Changes of state.", ("from_state", "to_state", "reason")
 )
 CALLS: Final = Family(
-    "circuitbreaker_calls", "counter", "Calls by outcome.", ("outcome",), ("success", "failure", "ignored")
+    "circuitbreaker_calls",
+    "counter",
+    "Calls by outcome: success, failure or ignored.",
+    ("outcome",),
+    ("success", "failure", "ignored"),
 )
 REFUSED: Final = Family("circuitbreaker_not_permitted", "counter", "Calls that were refused.")
 LATE: Final = Family("circuitbreaker_late_results", "counter", "Outcomes of an earlier state, which changed nothing.")
@@ -66,7 +70,7 @@ UNTIL: Final = Family(
 PROBES: Final = Family(
     "circuitbreaker_probes",
     "counter",
-    "Probes by how they ended.",
+    "Probes by how they ended: succeeded, failed, ignored or expired.",
     ("result",),
     ("succeeded", "failed", "ignored", "expired"),
 )

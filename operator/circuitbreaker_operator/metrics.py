@@ -71,18 +71,28 @@ class Metrics:
 
         self.reconcile_seconds = histogram("reconcile_seconds", "How long a reconcile takes.", _FAST)
         self.reconcile_errors = counter("reconcile_errors", "Reconciles that failed.")
-        self.status_patches = counter("status_patches", "Writes of status, by result.", ("result",))
+        self.status_patches = counter(
+            "status_patches",
+            "Writes of status, by result: written, conflict (tried again), refused or unavailable.",
+            ("result",),
+        )
         self.events = counter("events", "Events posted, by reason and result.", ("reason", "result"))
         self.reflect_lag = histogram(
             "reflect_lag_seconds", "From a transition in Redis to its status in the API server.", _LAG
         )
         self.timer_lag = histogram("timer_lag_seconds", "How late the clock asks for what is due.", _FAST)
         self.redis_seconds = histogram("redis_command_seconds", "Answers of Redis, by function.", _FAST, ("command",))
-        self.messages = counter("messages", "Messages on the shared channel, by what came of them.", ("result",))
+        self.messages = counter(
+            "messages", "Messages on the shared channel: used, unknown (of nobody here) or malformed.", ("result",)
+        )
         self.sweeps = counter("sweeps", "Whole comparisons of Redis and the API server that were completed.")
-        self.swept = counter("swept", "What a sweep put right, by kind.", ("kind",))
+        self.swept = counter(
+            "swept",
+            "What a sweep put right: missed_change, missed_deletion, orphan, stale_state or wrong_state.",
+            ("kind",),
+        )
         self.watch_events = counter(
-            "watch_events", "Changes that the watch brought, by what came of them.", ("result",)
+            "watch_events", "Changes that the watch brought: delivered, or own (dropped as already known).", ("result",)
         )
         self.watch_restarts = counter("watch_restarts", "Restarts of the watch, by cause.", ("cause",))
         self._leader = Gauge(f"{prefix}leader", "1 for the replica that does the work.", registry=registry)
@@ -193,7 +203,11 @@ class FleetCollector(Collector):
         for state in State:
             gauge.add_metric((state.value,), states[state])
         fleet = self._book.fleet
-        calls = CounterMetricFamily(f"{_PREFIX}calls", "Calls of all breakers, by outcome.", labels=("outcome",))
+        calls = CounterMetricFamily(
+            f"{_PREFIX}calls",
+            "Calls of all breakers, by outcome: success, failure, ignored, not_permitted or late.",
+            labels=("outcome",),
+        )
         for outcome, number in zip(OUTCOMES, fleet, strict=False):
             calls.add_metric((outcome,), number)
         transitions = CounterMetricFamily(f"{_PREFIX}transitions", "Transitions of all breakers.", labels=("to_state",))

@@ -1,7 +1,9 @@
 """What a developer writes: decorator, context manager, call, plain verbs; for threads."""
 
+import asyncio
 import gc
 import pickle
+from functools import partial
 
 import pytest
 
@@ -260,6 +262,31 @@ def test_what_cannot_be_protected_is_said_at_once(world) -> None:
             payments(**rules)
     with pytest.raises(TypeError, match="falback"):
         payments(falback=1)
+
+
+def test_a_call_of_the_other_kind_is_a_mistake_and_no_outcome(world) -> None:
+    """Neither a success of a coroutine that nobody ran, nor a failure of the dependency."""
+    sync, asynchronous = world.client(state_sync=False), world.async_client(state_sync=False)
+    alone, together = sync["payments"], asynchronous["payments"]
+
+    async def charge() -> None:
+        raise OSError
+
+    async def mistaken() -> None:
+        await together.call(lambda: 5)
+
+    for _ in range(POLICY.failure_threshold + 1):
+        for call in (lambda: alone.call(charge), lambda: alone.call(partial(charge))):
+            with pytest.raises(TypeError, match="is async"):
+                call()
+        with pytest.raises(TypeError, match="is not async"):
+            asyncio.run(mistaken())
+    assert asyncio.run(together.call(asyncio.sleep, 0, "fine")) == "fine"
+    for breakers, counted in ((sync, {Outcome.IGNORED}), (asynchronous, {Outcome.IGNORED, Outcome.SUCCESS})):
+        assert breakers["payments"].state is State.CLOSED
+        outcomes = breakers.statistics()["demo/payments"].outcomes
+        assert {outcome for outcome, count in outcomes.items() if count} <= counted
+    asyncio.run(asynchronous.close())
 
 
 def test_errors_are_ours() -> None:

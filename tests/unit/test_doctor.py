@@ -38,7 +38,9 @@ def view(*, spec: Any = None, created_ms: int = DAY, generation: int = 2, **stat
     metadata = {"namespace": "shop", "name": "pay", "uid": "uid-1", "generation": generation}
     ready = [{"type": "Ready", "status": "True", "reason": "InForce", "message": ""}]
     known = {"state": "Closed", "since": at(DAY), "observedGeneration": 2, "incarnation": 7, "stateGeneration": 3}
-    shown = {} if status.get("state") == "" else {**known, "conditions": ready, **status}
+    shown = {**known, "conditions": ready, **status}
+    if status.get("state") == "":  # never in force
+        shown = {name: value for name, value in status.items() if value}
     return View({"metadata": {**metadata, "creationTimestamp": at(created_ms)}, "spec": spec or {}, "status": shown})
 
 
@@ -56,6 +58,9 @@ OVER = "held, although its override is over (1m ago)"
 STUCK: dict[str, tuple[View, Verdict, str]] = {
     "nobody serves it": (view(state="", created_ms=MINUTE), PROBLEM, "no operator has put it in force (1m ago)"),
     "a spec that cannot be": (view(**ready("False", "InvalidSpec")), PROBLEM, "Ready is False, InvalidSpec (so it is)"),
+    "one that never could be": (
+        view(state="", **ready("False", "InvalidSpec")), PROBLEM, "Ready is False, InvalidSpec (so it is)"
+    ),
     "Redis away": (view(**ready("Unknown", "Store")), WARNING, "Ready is Unknown, Store (so it is)"),
     "an edit that waits": (view(generation=3), WARNING, "its last edit is not in force (generation 3, status of 2)"),
     "past retry-at": (view(state="Open", openUntil=at(MINUTE)), PROBLEM, "Open, and past the time for probes (1m ago)"),

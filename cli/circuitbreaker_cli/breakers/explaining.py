@@ -16,7 +16,7 @@ from circuitbreaker_contract.state import State
 def why(view: View, now_ms: int) -> list[str]:
     """Why it is in its state: the rule with its numbers, or the person and the reason."""
     if not view.state:
-        return ["no operator has written a status for it yet"]
+        return list(_not_in_force(view)) or ["no operator has written a status for it yet"]
     sentences = [f"{view.state}: {view.text('message') or view.reason}"]
     if view.since_ms is not None:
         sentences.append(f"since {moment(view.since_ms, now_ms)}")
@@ -31,6 +31,8 @@ def why(view: View, now_ms: int) -> list[str]:
 def next_steps(view: View, now_ms: int) -> list[str]:
     """What changes the state from here, and when."""
     if not view.state:
+        if any(_not_in_force(view)):
+            return ["it comes into force once that is mended"]
         return ["an operator that serves this namespace puts it in force; `kubectl breaker doctor` looks for one"]
     if view.forced:
         return list(_after_override(view, now_ms))
@@ -47,6 +49,11 @@ def _not_in_force(view: View) -> Iterator[str]:
     status, reason, message = view.condition("Ready")
     if status and status != "True":
         yield f"the spec as it is now is not in force ({reason}): {message}"
+    elif not view.state:
+        return
+    elif view.number("observedGeneration") < view.generation:
+        numbers = f"generation {view.generation}, status of {view.number('observedGeneration')}"
+        yield f"its last edit is not in force yet ({numbers}); `kubectl breaker doctor` looks why"
     elif view.override and not view.forced:
         yield "spec.override has no effect: its until is past"
 

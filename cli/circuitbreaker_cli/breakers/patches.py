@@ -79,12 +79,12 @@ def reset(view: View, token: str) -> Change:
 def obstacle(view: View) -> str:
     """Why a change would not come into force now; "" when nothing stands in its way."""
     status, reason, message = view.condition("Ready")
-    if not view.state:
-        return "no operator has put this breaker in force yet, so nothing would act on it"
     if reason == "StoreUnavailable":
         return f"Redis is unreachable for the operator ({reason}: {message}); nobody would hear of this now"
     if status == "False":
         return f"the operator cannot put this spec in force ({reason}): {message}"
+    if not view.state:
+        return "no operator has put this breaker in force yet, so nothing would act on it"
     return ""
 
 

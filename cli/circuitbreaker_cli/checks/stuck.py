@@ -41,7 +41,9 @@ def examined(views: Iterable[View], now_ms: int, seen: Mapping[str, Seen] | None
 
 def _of(view: View, now_ms: int, seen: Mapping[str, Seen] | None) -> Iterator[Finding]:
     if not view.state:
-        if view.created_ms is not None and now_ms - view.created_ms > _PUT_IN_FORCE_MS:
+        if view.condition("Ready")[0]:  # never in force, and an operator says why
+            yield from _not_ready(view)
+        elif view.created_ms is not None and now_ms - view.created_ms > _PUT_IN_FORCE_MS:
             yield _said(
                 view, Verdict.PROBLEM, "no operator has put it in force", _OPERATOR, _ago(view.created_ms, now_ms)
             )

@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from circuitbreaker_cli.errors import CommandError
+from circuitbreaker_cli.errors import CommandError, Exit
 from circuitbreaker_cli.remote.redis_url import NEEDED, is_given
 from circuitbreaker_cli.words import safe
 from circuitbreaker_contract import protocol
@@ -93,7 +93,7 @@ def _settings(redis_url: str) -> Settings:
     try:
         return Settings.load(**({"redis_url": SecretStr(redis_url)} if redis_url else {}))
     except SettingsError as error:
-        raise CommandError(f"the settings of Redis cannot be:\n{error}") from error
+        raise CommandError(f"the settings of Redis cannot be:\n{error}", Exit.USAGE) from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ No loop is bound: one object may serve several loops, one after the other or at 
 background thread as in `_sync.py`, so a cancelled task never leaves a half-read reply behind.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Never, ParamSpec, Self, TypeVar, Unpack, overload
@@ -107,9 +108,16 @@ class AsyncCircuitBreaker(BreakerBase[AsyncCircuitBreakers]):
         return protection if function is None else protection(function)
 
     async def call(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Makes one protected call. Raises CallNotPermittedError, and what the function raises."""
-        async with AsyncPermit(await acquire_async(self._core), DEFAULT_CLASSIFIER):
-            return await function(*args, **kwargs)
+        """Makes one protected call. Raises CallNotPermittedError, and what the function raises.
+
+        Raises TypeError for what gives nothing to await, which is no failure of the dependency.
+        """
+        async with AsyncPermit(await acquire_async(self._core), DEFAULT_CLASSIFIER) as permit:
+            result = function(*args, **kwargs)
+            if not inspect.isawaitable(result):
+                permit.ignore()
+                raise TypeError(f"{function!r} is not async: decorate it, or call it by a breaker of CircuitBreakers")
+            return await result
 
     def permit(self, *, failure: FailureRule = (Exception,), ignore: FailureRule = ()) -> PermitRequest:
         """Asks for the right to make one call: `async with payments.permit() as p`, or `p = await payments.permit()`.

@@ -1,5 +1,6 @@
 """The client for threads. Everything that may wait for Redis waits at most `redis_timeout_seconds`."""
 
+import inspect
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Never, ParamSpec, Self, TypeVar, Unpack, overload
@@ -88,9 +89,17 @@ class CircuitBreaker(BreakerBase[CircuitBreakers]):
         return protection if function is None else protection(function)
 
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Makes one protected call. Raises CallNotPermittedError, and what the function raises."""
-        with Permit(acquire(self._core), DEFAULT_CLASSIFIER):
-            return function(*args, **kwargs)
+        """Makes one protected call. Raises CallNotPermittedError, and what the function raises.
+
+        Raises TypeError for an `async def`: its call has not begun when it returns.
+        """
+        with Permit(acquire(self._core), DEFAULT_CLASSIFIER) as permit:
+            result = function(*args, **kwargs)
+            if inspect.iscoroutine(result):
+                permit.ignore()
+                result.close()
+                raise TypeError(f"{function!r} is async: decorate it, or call it by a breaker of AsyncCircuitBreakers")
+            return result
 
     def permit(self, *, failure: FailureRule = (Exception,), ignore: FailureRule = ()) -> Permit:
         """Asks for the right to make one call, as a context manager or to be ended by hand.

@@ -68,7 +68,9 @@ class CircuitBreakerCollector(Collector):
             labels=(*_LABELS, "state"),
         )
         calls = CounterMetricFamily(
-            "circuitbreaker_client_calls", "Calls that have ended, by outcome.", labels=(*_LABELS, "outcome")
+            "circuitbreaker_client_calls",
+            "Calls that have ended, by outcome: success, slow_success, failure, slow_failure or ignored.",
+            labels=(*_LABELS, "outcome"),
         )
         for labels, each in found:
             for possible in State:
