@@ -197,7 +197,7 @@ class Reflector:
                 held = max(1, min(len(self._pending), _TOGETHER))
                 for _ in range(held):
                     await self._slots.acquire()
-                await self.clock.quiet.wait()
+                await self.clock.first()
                 taken: list[tuple[BreakerKey, Urgency]] = []
                 while len(taken) < held and (next_one := self._pending.take(loop.time())) is not None:
                     key, level, waited = next_one
