@@ -1,5 +1,5 @@
-"""Connections are given up when Redis comes back. A call that was just connecting ended the operator, by redis-py's
-`'NoneType' object has no attribute 'writelines'`; and so did the second of two that gave up the same servers, by a KeyError.
+"""Connections are given up when Redis comes back. A call just connecting ended the operator, by redis-py's
+`'NoneType' object has no attribute 'writelines'`; so did the second of two giving up the same servers, by a KeyError.
 """
 
 import asyncio
