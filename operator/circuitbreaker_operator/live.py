@@ -127,6 +127,9 @@ class Live:
         self._changed(key)
 
     def _changed(self, key: BreakerKey) -> None:
+        if self._cache.get(key) is None and key not in self._rows:
+            self._stale.pop(key, None)  # it came and went, and nobody was told of it
+            return
         self._stale[key] = None
         self._wakes.set()
 

@@ -102,6 +102,21 @@ def test_the_last_hour_is_kept_in_order() -> None:
     assert (past.of(key), len(past)) == ([], 0)
 
 
+async def test_what_came_and_went_unseen_is_forgotten() -> None:
+    """Names that are used once, as of preview environments, do not add up while nobody looks at the page."""
+    stage = Stage()
+    for name in ("shown", "unseen"):
+        stage.see(name)
+        if name == "shown":
+            await stage.live.listing()
+        resource = stage.put(name)
+        stage.cache.bury(resource.key, resource.uid)
+        stage.book.drop(resource.key)
+    assert [key.name for key in stage.live._stale] == ["shown"]
+    assert json.loads(await stage.live.listing())["rows"] == []
+    assert not stage.live._rows
+
+
 def test_the_last_hour_is_bounded() -> None:
     past, key = rows.Past(), a_resource().key
     story = [a_transition(State.OPEN, number, Reason.FORCED, at_ms=CREATED.at_ms + number) for number in range(500)]
