@@ -367,9 +367,10 @@ class Reflector:
             if error.status == 404:
                 return None  # the watch, or the sweep, says so in a moment
             if error.status == 409:
+                before = self._cache.get(resource.key)
                 fresh = await self._cluster.get(resource.key)
                 if fresh is not None:
-                    if self._cache.put(fresh) is Change.ASKED:
+                    if self._cache.put_answer(fresh, before=before) is Change.ASKED:
                         self.reconcile(resource.key)  # an edit overtook us; the watch will find it known already
                     self.changed(resource.key)
                 return None
