@@ -48,6 +48,7 @@ _WRITES_REMEDY = (
     "statuses and Events wait; it answers to reads, so look at its own log and at etcd (its disk, its quota)"
 )
 _LONGEST_PAUSE_SECONDS = 60.0
+_LOGIN_SECONDS = 10.0  # between two attempts to get other credentials
 _LONG_SECONDS = 5.0  # of an outage: those who wait have given up to come back soon
 
 
@@ -104,6 +105,16 @@ async def load_configuration() -> Configuration:
     return configuration
 
 
+async def load_again(address: str) -> Configuration:
+    """The credentials as they are now; raises SettingsError, also when the kubeconfig leads to another API server."""
+    configuration = await load_configuration()
+    if configuration.host != address:
+        raise SettingsError(
+            f"KUBECONFIG leads to {configuration.host} now; the operator has to be started again for that"
+        )
+    return configuration
+
+
 def _proxy_to(host: str) -> str | None:
     """The proxy that the environment (HTTPS_PROXY, NO_PROXY) names for that address."""
     url = urlsplit(host)
@@ -136,7 +147,8 @@ def forget_files() -> None:
 class Cluster:
     """The API server. Raises ClusterUnavailableError (come back later) or ClusterRefusedError (status, reason).
 
-    `check` is called before each request and may forbid it; without `says`, whoever asks speaks of outages.
+    `check` is called before each request and may forbid it; without `says`, whoever asks speaks of outages. When the
+    credentials are refused they are loaded again: of a kubeconfig a token, or a plugin's, is read but once.
     Making one raises SettingsError when the certificates of the configuration cannot be used.
     """
 
@@ -148,7 +160,6 @@ class Cluster:
         check: Callable[[], None] = lambda: None,
         says: bool = True,
     ) -> None:
-        self._configuration = configuration
         self._check = check
         try:
             self._client = ApiClient(configuration)
@@ -164,6 +175,7 @@ class Cluster:
         self._outage = Outage(told, f"API server at {self.address}", remedy=remedy)
         # It may read and refuse to write: one outage for both would begin and end with each request.
         self._writes_outage = Outage(told, f"writing to the API server at {self.address}", remedy=_WRITES_REMEDY)
+        self._login_at = 0.0  # when other credentials may be looked for
         self.returned: list[Callable[[], None]] = []  # told when an outage of some length is over
         self._reached = False  # what the last request came to
         self.latency_seconds: float | None = None
@@ -300,9 +312,25 @@ class Cluster:
                     error,
                 )
         self._judge(method, response.status, refusal)
+        if response.status == _UNAUTHORIZED:
+            await self._log_in_again()
         if refusal is not None:
             raise refusal from cause
         return answer
+
+    async def _log_in_again(self) -> None:
+        """Takes up what the kubeconfig says now. What is under way with the old credentials fails like the rest."""
+        now = asyncio.get_running_loop().time()
+        if now < self._login_at:
+            return
+        self._login_at = now + _LOGIN_SECONDS
+        try:
+            client = ApiClient(await load_again(self.address))
+        except (SettingsError, OSError) as error:
+            logger.debug("no other credentials: %s", error)
+            return
+        before, self._client = self._client, client
+        await before.close()  # type: ignore[no-untyped-call]
 
     def _judge(self, method: str, status: int, refusal: ClusterRefusedError | ClusterUnavailableError | None) -> None:
         """What an answer tells of the API server."""
