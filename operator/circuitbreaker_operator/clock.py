@@ -23,6 +23,9 @@ from circuitbreaker_operator.workqueue import Backoff, wait_until
 logger = logging.getLogger(__name__)
 
 _LEASE_SECONDS: Final = 30.0
+_PIPELINES: Final = (
+    4  # under way at most, of the store's connections; what comes due meanwhile goes together in the next
+)
 _SOON_SECONDS: Final = 10.0  # a lease may be given back, and another one taken: look before its whole length is over
 
 
@@ -142,6 +145,8 @@ class Clock:
                     task = group.create_task(self._tick_due(due))
                     self._ticking.add(task)
                     task.add_done_callback(self._ticking.discard)
+                    if len(self._ticking) >= _PIPELINES:
+                        await asyncio.wait(self._ticking, return_when=asyncio.FIRST_COMPLETED)
                 else:
                     await wait_until(self._wake, self._deadlines.next_at())
 

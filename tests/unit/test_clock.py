@@ -119,9 +119,11 @@ class Slow:
         self.up = asyncio.Event()
         self.up.set()
         self.asked: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+        self.ticked: list[int] = []  # how many breakers each pipeline had
 
     async def batch(self, calls: list[Any]) -> list[Tick]:
         sign = asyncio.Event()
+        self.ticked.append(len(calls))
         self.asked.put_nowait(sign)
         await sign.wait()
         return [Tick(Standing(State.CLOSED, Order(1, 1, 1), 0), None, 0) for _ in calls]
@@ -142,4 +144,24 @@ async def test_others_wait_for_ticks_on_their_way_and_not_for_those_that_come_me
     one.set()
     await asyncio.wait_for(waiting, 1)
     other.set()
+    running.cancel()
+
+
+async def test_what_comes_due_while_ticks_are_on_their_way_goes_together() -> None:
+    """Each by itself would take all connections to a Redis far away, which then looked like one that is gone."""
+    store: Any = Slow()
+    clock = Clock(store, Settings().keys, Metrics(), ticked=lambda *_: None, lost=lambda _: None)
+    running = asyncio.create_task(clock.run())
+    signs = []
+    for number in range(50):
+        clock.expect(BreakerKey("shop", f"b{number}"), 0.0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        while not store.asked.empty():
+            signs.append(store.asked.get_nowait())
+    assert len(signs) == 4
+    signs[0].set()
+    (await asyncio.wait_for(store.asked.get(), 1)).set()
+    await asyncio.sleep(0)
+    assert (store.asked.qsize(), store.ticked[-1]) == (0, 46)
     running.cancel()
