@@ -329,3 +329,25 @@ def test_all_files_of_the_page_are_served() -> None:
     for name, body in text.items():
         assert "innerHTML" not in body
         assert "http" not in body.replace('"http://www.w3.org/2000/svg"', ""), name
+
+
+async def test_visitors_leave_connections_to_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some hundred that asked at once for a breaker took all of them, and Redis looked as if it had gone."""
+    stage = Stage()
+    stage.see("pay")
+    reading, most = 0, 0
+
+    async def read(*_: Any) -> dict[str, Any]:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        await asyncio.sleep(0.001)
+        reading -= 1
+        return {}
+
+    monkeypatch.setattr(stage.live, "whole", read)
+    monkeypatch.setattr(stage.live, "look", read)
+    async with served(stage) as session:
+        asked = [session.get(path) for path in ("/api/breakers/shop/pay", "/api/look?key=shop/pay") for _ in range(20)]
+        answers = await asyncio.gather(*asked)
+    assert ({answer.status for answer in answers}, most) == ({200, 204}, 2)
