@@ -351,3 +351,10 @@ async def test_visitors_leave_connections_to_the_operator(monkeypatch: pytest.Mo
         asked = [session.get(path) for path in ("/api/breakers/shop/pay", "/api/look?key=shop/pay") for _ in range(20)]
         answers = await asyncio.gather(*asked)
     assert ({answer.status for answer in answers}, most) == ({200, 204}, 2)
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "-1", "1.5", "", "x"])
+async def test_a_stream_that_never_was_begins_anew(number: str) -> None:
+    stage = Stage()
+    async with served(stage) as session, session.get(f"/api/events?after={stage.live._boot}-{number}") as stream:
+        assert (await heard(stream, "hello"))[1]["resumed"] is False
