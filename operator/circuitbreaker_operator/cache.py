@@ -1,7 +1,8 @@
 """The resources as last seen, by key. Written from the watch, from the sweep and from the answers to our own writes.
 
-Those three overtake each other. So a newer version never gives way to an older one, except in a listing of the watch,
-which is where versions start over after a restore of etcd. A uid that was deleted never comes back.
+Those three overtake each other. So a newer version never gives way to an older one, and a uid that was deleted does not
+come back. But a restore of etcd does both. So in a listing of the watch versions may start over, and what a GET answers
+is believed, whatever its version, if nothing changed here since it was sent.
 """
 
 import random
@@ -55,8 +56,20 @@ class Cache:
             return Change.NOTHING
         if known is not None:
             older = version_number(resource.resource_version) < version_number(known.resource_version)
-            if resource == known or (older and not (listed and resource.uid == known.uid)):
+            if older and not (listed and resource.uid == known.uid):
                 return Change.NOTHING
+        return self._keep(resource, known)
+
+    def put_answer(self, resource: Resource, *, before: Resource | None) -> Change:
+        """Keeps what a GET answered; `before` is what was here when it was sent."""
+        if self._resources.get(resource.key) is not before:
+            return self.put(resource)
+        self._buried.pop(resource.uid, None)
+        return self._keep(resource, before)
+
+    def _keep(self, resource: Resource, known: Resource | None) -> Change:
+        if resource == known:
+            return Change.NOTHING
         self._resources[resource.key] = resource
         self._gone.pop(resource.key, None)
         self.told(resource.key)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -29,6 +29,8 @@ from circuitbreaker_operator.lease import Lease
 from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.resource import API_VERSION, GROUP, PLURAL, VERSION, Resource
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 _UNHEARD = logging.getLogger(f"{__name__}.unheard")
 _UNHEARD.disabled = True
@@ -39,12 +41,14 @@ _CHUNK: Final = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _BUSY = frozenset({429, 500, 502, 503, 504})
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)  # of an answer without the form that it should have
 _UNAUTHORIZED = 401  # of every request, whoever asks for what: until that is put right there is no API server for us
 _LOGIN_REMEDY = "it does not accept our credentials: check KUBECONFIG or the service account's token"
 _WRITES_REMEDY = (
     "statuses and Events wait; it answers to reads, so look at its own log and at etcd (its disk, its quota)"
 )
 _LONGEST_PAUSE_SECONDS = 60.0
+_LOGIN_SECONDS = 10.0  # between two attempts to get other credentials
 _LONG_SECONDS = 5.0  # of an outage: those who wait have given up to come back soon
 
 
@@ -101,6 +105,16 @@ async def load_configuration() -> Configuration:
     return configuration
 
 
+async def load_again(address: str) -> Configuration:
+    """The credentials as they are now; raises SettingsError, also when the kubeconfig leads to another API server."""
+    configuration = await load_configuration()
+    if configuration.host != address:
+        raise SettingsError(
+            f"KUBECONFIG leads to {configuration.host} now; the operator has to be started again for that"
+        )
+    return configuration
+
+
 def _proxy_to(host: str) -> str | None:
     """The proxy that the environment (HTTPS_PROXY, NO_PROXY) names for that address."""
     url = urlsplit(host)
@@ -133,7 +147,8 @@ def forget_files() -> None:
 class Cluster:
     """The API server. Raises ClusterUnavailableError (come back later) or ClusterRefusedError (status, reason).
 
-    `check` is called before each request and may forbid it; without `says`, whoever asks speaks of outages.
+    `check` is called before each request and may forbid it; without `says`, whoever asks speaks of outages. When the
+    credentials are refused they are loaded again: of a kubeconfig a token, or a plugin's, is read but once.
     Making one raises SettingsError when the certificates of the configuration cannot be used.
     """
 
@@ -145,7 +160,6 @@ class Cluster:
         check: Callable[[], None] = lambda: None,
         says: bool = True,
     ) -> None:
-        self._configuration = configuration
         self._check = check
         try:
             self._client = ApiClient(configuration)
@@ -161,6 +175,7 @@ class Cluster:
         self._outage = Outage(told, f"API server at {self.address}", remedy=remedy)
         # It may read and refuse to write: one outage for both would begin and end with each request.
         self._writes_outage = Outage(told, f"writing to the API server at {self.address}", remedy=_WRITES_REMEDY)
+        self._login_at = 0.0  # when other credentials may be looked for
         self.returned: list[Callable[[], None]] = []  # told when an outage of some length is over
         self._reached = False  # what the last request came to
         self.latency_seconds: float | None = None
@@ -174,18 +189,20 @@ class Cluster:
         await self._client.close()  # type: ignore[no-untyped-call]
 
     async def namespace_uid(self, name: str) -> str:
-        body = await self._request("GET", f"/api/v1/namespaces/{name}")
-        return str(body["metadata"]["uid"])
+        return await self._request("GET", f"/api/v1/namespaces/{name}", lambda body: str(body["metadata"]["uid"]))
 
     async def serves_circuitbreakers(self) -> bool:
         """Whether the CustomResourceDefinition is there and its version is served."""
         try:
-            body = await self._request("GET", f"/apis/{API_VERSION}")
+            return await self._request(
+                "GET",
+                f"/apis/{API_VERSION}",
+                lambda body: any(each["name"] == PLURAL for each in body["resources"] or []),
+            )
         except ClusterRefusedError as error:
             if error.status == 404:
                 return False
             raise
-        return any(each.get("name") == PLURAL for each in body.get("resources", []))
 
     async def list_all(self, namespaces: tuple[str, ...]) -> dict[BreakerKey, Listed]:
         """Every resource, as of one moment in each namespace (or in all, when none is given)."""
@@ -200,7 +217,7 @@ class Cluster:
     async def get(self, key: BreakerKey) -> Resource | None:
         """The resource as it is now; None when there is none."""
         try:
-            return Resource.of(await self._request("GET", f"{_path(key.namespace)}/{key.name}"))
+            return await self._request("GET", f"{_path(key.namespace)}/{key.name}", Resource.of)
         except ClusterRefusedError as error:
             if error.status == 404:
                 return None
@@ -210,32 +227,32 @@ class Cluster:
         """Writes what changes in the status of exactly this version; refused with 409 when there is a newer one."""
         body = {"metadata": {"resourceVersion": resource.resource_version, "uid": resource.uid}, "status": patch}
         path = f"{_path(resource.key.namespace)}/{resource.key.name}/status"
-        return Resource.of(await self._request("PATCH", path, body, content_type="application/merge-patch+json"))
+        return await self._request("PATCH", path, Resource.of, body, content_type="application/merge-patch+json")
 
     async def create_event(self, body: Mapping[str, Any]) -> None:
         namespace = body["metadata"]["namespace"]
-        await self._send("POST", f"/api/v1/namespaces/{namespace}/events", body)
+        await self._send("POST", f"/api/v1/namespaces/{namespace}/events", lambda _: None, body)
 
     async def get_lease(self, namespace: str, name: str) -> Lease | None:
         try:
-            return Lease.of(await self._request("GET", f"{_leases(namespace)}/{name}"))
+            return await self._request("GET", f"{_leases(namespace)}/{name}", Lease.of)
         except ClusterRefusedError as error:
             if error.status == 404 and error.reason == "NotFound":
                 return None
             raise
 
     async def create_lease(self, namespace: str, body: Mapping[str, Any]) -> Lease:
-        return Lease.of(await self._request("POST", _leases(namespace), body))
+        return await self._request("POST", _leases(namespace), Lease.of, body)
 
     async def update_lease(self, namespace: str, name: str, body: Mapping[str, Any]) -> Lease:
         """Refused with 409 when there is a newer version than the one in `body`."""
-        return Lease.of(await self._request("PUT", f"{_leases(namespace)}/{name}", body))
+        return await self._request("PUT", f"{_leases(namespace)}/{name}", Lease.of, body)
 
     async def _pages(self, path: str) -> AsyncIterator[list[_Item]]:
         token = ""
         while True:
             query = [("limit", str(_CHUNK)), *([("continue", token)] if token else [])]
-            page = _PAGES.decode(await self._send("GET", path, query=query, accept=_METADATA_ONLY))
+            page = await self._send("GET", path, _PAGES.decode, query=query, accept=_METADATA_ONLY)
             yield page.items or []
             token = page.metadata.token
             if not token:
@@ -245,23 +262,27 @@ class Cluster:
         self,
         method: str,
         path: str,
+        read: Callable[[Any], T],
         body: Mapping[str, Any] | None = None,
         *,
         content_type: str = "application/json",
-    ) -> dict[str, Any]:
-        answer: dict[str, Any] = msgspec.json.decode(await self._send(method, path, body, content_type=content_type))
-        return answer
+    ) -> T:
+        return await self._send(
+            method, path, lambda data: read(msgspec.json.decode(data)), body, content_type=content_type
+        )
 
     async def _send(
         self,
         method: str,
         path: str,
+        read: Callable[[bytes], T],
         body: Mapping[str, Any] | None = None,
         *,
         query: list[tuple[str, str]] | None = None,
         accept: str = "application/json",
         content_type: str = "application/json",
-    ) -> bytes:
+    ) -> T:
+        """What `read` makes of the answer. One that it cannot read comes of something before the API server."""
         url = f"{self.address}{path}{f'?{urlencode(query)}' if query else ''}"
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": USER_AGENT}
         loop = asyncio.get_running_loop()
@@ -279,13 +300,37 @@ class Cluster:
                 self._outage.failed(str(error) or type(error).__name__)
                 raise ClusterUnavailableError(str(error) or type(error).__name__) from error
         self.latency_seconds = loop.time() - began
-        refusal = None
+        refusal, cause = None, None
         if not 200 <= response.status < 300:
             refusal = _refusal(response.status, response.headers, data)
+        else:
+            try:
+                answer = read(data)
+            except _UNREADABLE as error:
+                refusal, cause = (
+                    ClusterUnavailableError(f"{response.status} that is no answer of it: {data[:80]!r}"),
+                    error,
+                )
         self._judge(method, response.status, refusal)
+        if response.status == _UNAUTHORIZED:
+            await self._log_in_again()
         if refusal is not None:
-            raise refusal
-        return data
+            raise refusal from cause
+        return answer
+
+    async def _log_in_again(self) -> None:
+        """Takes up what the kubeconfig says now. What is under way with the old credentials fails like the rest."""
+        now = asyncio.get_running_loop().time()
+        if now < self._login_at:
+            return
+        self._login_at = now + _LOGIN_SECONDS
+        try:
+            client = ApiClient(await load_again(self.address))
+        except (SettingsError, OSError) as error:
+            logger.debug("no other credentials: %s", error)
+            return
+        before, self._client = self._client, client
+        await before.close()  # type: ignore[no-untyped-call]
 
     def _judge(self, method: str, status: int, refusal: ClusterRefusedError | ClusterUnavailableError | None) -> None:
         """What an answer tells of the API server."""

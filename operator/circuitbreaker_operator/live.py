@@ -41,6 +41,7 @@ _LONGEST_SILENCE_SECONDS: Final = 3.0
 _FRESH_SECONDS: Final = 1.0  # what was read this lately is not read again
 _CLOCK_STEP_MS: Final = 5_000  # a snapshot this much older is of another clock, not of an earlier moment
 _SHORT_HISTORY: Final = 8
+_DIGITS: Final = 15  # of a frame's number; Python refuses to read one of thousands
 
 
 class TooManyViewersError(Exception):
@@ -127,6 +128,9 @@ class Live:
         self._changed(key)
 
     def _changed(self, key: BreakerKey) -> None:
+        if self._cache.get(key) is None and key not in self._rows:
+            self._stale.pop(key, None)  # it came and went, and nobody was told of it
+            return
         self._stale[key] = None
         self._wakes.set()
 
@@ -322,7 +326,7 @@ class Live:
     def _after(self, last: str) -> list[bytes] | None:
         """The frames after that one; None when they are not all there any more, or it is of another process."""
         boot, _, number = last.partition("-")
-        if boot != self._boot or not number.isdecimal():
+        if boot != self._boot or not number.isdecimal() or len(number) > _DIGITS:
             return None
         missed = [frame for kept, frame in self._kept if kept > int(number)]
         complete = len(missed) == self._number - int(number) and len(missed) < _FRAMES_WAITING // 2

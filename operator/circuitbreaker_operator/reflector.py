@@ -197,7 +197,7 @@ class Reflector:
                 held = max(1, min(len(self._pending), _TOGETHER))
                 for _ in range(held):
                     await self._slots.acquire()
-                await self.clock.quiet.wait()
+                await self.clock.first()
                 taken: list[tuple[BreakerKey, Urgency]] = []
                 while len(taken) < held and (next_one := self._pending.take(loop.time())) is not None:
                     key, level, waited = next_one
@@ -367,9 +367,10 @@ class Reflector:
             if error.status == 404:
                 return None  # the watch, or the sweep, says so in a moment
             if error.status == 409:
+                before = self._cache.get(resource.key)
                 fresh = await self._cluster.get(resource.key)
                 if fresh is not None:
-                    if self._cache.put(fresh) is Change.ASKED:
+                    if self._cache.put_answer(fresh, before=before) is Change.ASKED:
                         self.reconcile(resource.key)  # an edit overtook us; the watch will find it known already
                     self.changed(resource.key)
                 return None

@@ -43,8 +43,10 @@ class Servers(ABC):
     async def locate(self) -> frozenset[Address]:
         """Asks who the primaries are; connections to others are closed."""
         found = await self._find()
-        for address in self._clients.keys() - found - self.idle:
-            await self._close_unless_used(self._clients.pop(address))
+        # All at once: a probe and a look may both be here, and one closes what the other was about to.
+        left = [self._clients.pop(address) for address in self._clients.keys() - found - self.idle]
+        for client in left:
+            await self._close_unless_used(client)
         return found
 
     def client(self, address: Address) -> Redis:

@@ -46,6 +46,7 @@ FILES: Final = {
 _WRITE_SECONDS: Final = 10.0
 _RETRY_AFTER_SECONDS: Final = 10
 _MOST_LOOKED_AT: Final = 50
+_READS: Final = 2  # of Redis at once, for all visitors: the operator's own work has the other connections
 _WITHIN: Final = re.compile(r"[a-z0-9-]+|.*\.(localhost|svc|local|internal)")
 
 
@@ -57,6 +58,7 @@ class Site:
         self._hosts = frozenset(hosts)
         self._files = {name: _File(name, kind) for name, kind in FILES.items()}
         self._listing = asyncio.Lock()
+        self._reading = asyncio.Semaphore(_READS)
 
     def add_to(self, app: web.Application) -> None:
         for path, handler in (
@@ -110,7 +112,9 @@ class Site:
     async def _breaker(self, request: web.Request) -> web.Response:
         with suppress(ValueError):
             key = BreakerKey(request.match_info["namespace"], request.match_info["name"])
-            if (told := await self._live.whole(key, request.query.get("known", ""))) is not None:
+            async with self._reading:
+                told = await self._live.whole(key, request.query.get("known", ""))
+            if told is not None:
                 return web.json_response(told, headers={"Cache-Control": "no-store"})
         status = {"error": "there is no such breaker", "status": self._live.status()}
         return web.json_response(status, status=404, headers={"Cache-Control": "no-store"})
@@ -121,7 +125,8 @@ class Site:
             with suppress(ValueError):
                 keys.append(BreakerKey.parse(text))
         with suppress(CircuitBreakerError):  # the stream says that Redis is away
-            await self._live.look(keys)
+            async with self._reading:
+                await self._live.look(keys)
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:

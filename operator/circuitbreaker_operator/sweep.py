@@ -111,6 +111,7 @@ class Sweep:
         keys = {key async for key in self._store.breakers()}
         listed = await self._cluster.list_all(self._settings.namespaces)
         await self._catch_up(listed)
+        await self._look_at_other_uids(listed)
         for key in listed.keys() - keys:
             self._reconcile(key)  # not in Redis: emptied, or not reached yet
         for resource in self._cache:
@@ -134,6 +135,16 @@ class Sweep:
             if resource is not None and self._cache.put(resource) is Change.ASKED:
                 self._metrics.swept.labels("missed_change").inc()
                 self._reconcile(key)
+
+    async def _look_at_other_uids(self, listed: dict[BreakerKey, Listed]) -> None:
+        """What the list has under another uid: it was made or deleted since, or a restore of etcd brought it back."""
+        for key, each in listed.items():
+            known = self._cache.get(key)
+            if known is None or known.uid != each.uid:
+                found = await self._cluster.get(key)
+                if found is not None and self._cache.put_answer(found, before=known) is Change.ASKED:
+                    self._metrics.swept.labels("missed_change").inc()
+                    self._reconcile(key)
 
     def _late(self, listed: dict[BreakerKey, Listed]) -> dict[BreakerKey, Listed]:
         return {key: each for key, each in listed.items() if self._is_late(key, each)}

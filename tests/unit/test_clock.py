@@ -1,5 +1,6 @@
 """Deadlines: which breaker is due, and when to come back to one."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,9 @@ from tests.unit.breakers import (
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.policy import Mode, Override
 from circuitbreaker_contract.state import Order, Shadow, Standing, State, Tick
-from circuitbreaker_operator.clock import Deadlines, due_in_seconds, next_in_seconds
+from circuitbreaker_operator.clock import Clock, Deadlines, due_in_seconds, next_in_seconds
+from circuitbreaker_operator.metrics import Metrics
+from circuitbreaker_operator.settings import Settings
 
 A, B, C = (BreakerKey("shop", name) for name in "abc")
 
@@ -107,3 +110,58 @@ TICKS = {
 def test_next_in_seconds(state: State, due_in_ms: int | None, seconds: float | None) -> None:
     """A millisecond late rather than a millisecond early."""
     assert next_in_seconds(Tick(Standing(state, Order(1, 1, 1), 0), due_in_ms, 0), lease_seconds=2.5) == seconds
+
+
+class Slow:
+    """A store in which each pipeline waits for its own sign."""
+
+    def __init__(self) -> None:
+        self.up = asyncio.Event()
+        self.up.set()
+        self.asked: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+        self.ticked: list[int] = []  # how many breakers each pipeline had
+
+    async def batch(self, calls: list[Any]) -> list[Tick]:
+        sign = asyncio.Event()
+        self.ticked.append(len(calls))
+        self.asked.put_nowait(sign)
+        await sign.wait()
+        return [Tick(Standing(State.CLOSED, Order(1, 1, 1), 0), None, 0) for _ in calls]
+
+
+async def test_others_wait_for_ticks_on_their_way_and_not_for_those_that_come_meanwhile() -> None:
+    """In a storm some tick is always on its way, and statuses would never be written."""
+    store: Any = Slow()
+    clock = Clock(store, Settings().keys, Metrics(), ticked=lambda *_: None, lost=lambda _: None)
+    running = asyncio.create_task(clock.run())
+    await asyncio.wait_for(clock.first(), 1)
+    clock.expect(A, 0.0)
+    one = await store.asked.get()
+    waiting = asyncio.create_task(clock.first())
+    clock.expect(B, 0.0)
+    other = await store.asked.get()
+    assert not waiting.done()
+    one.set()
+    await asyncio.wait_for(waiting, 1)
+    other.set()
+    running.cancel()
+
+
+async def test_what_comes_due_while_ticks_are_on_their_way_goes_together() -> None:
+    """Each by itself would take all connections to a Redis far away, which then looked like one that is gone."""
+    store: Any = Slow()
+    clock = Clock(store, Settings().keys, Metrics(), ticked=lambda *_: None, lost=lambda _: None)
+    running = asyncio.create_task(clock.run())
+    signs = []
+    for number in range(50):
+        clock.expect(BreakerKey("shop", f"b{number}"), 0.0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        while not store.asked.empty():
+            signs.append(store.asked.get_nowait())
+    assert len(signs) == 4
+    signs[0].set()
+    (await asyncio.wait_for(store.asked.get(), 1)).set()
+    await asyncio.sleep(0)
+    assert (store.asked.qsize(), store.ticked[-1]) == (0, 46)
+    running.cancel()

@@ -70,6 +70,22 @@ def test_the_deleted_stay_deleted() -> None:
     assert cache.get(KEY) is not None
 
 
+def test_what_a_restore_of_etcd_brings_back() -> None:
+    """A GET that was sent when nothing else was known here than what it contradicts is believed."""
+    old, new = a_resource(resourceVersion="100"), a_resource(uid="another", resourceVersion="500")
+    cache = Cache()
+    cache.put(old)
+    cache.bury(KEY, UID)
+    cache.put(new)
+    assert cache.put_answer(old, before=None) is Change.NOTHING  # sent before that was made
+    assert (cache.put_answer(old, before=new), cache.get(KEY)) == (Change.ASKED, old)
+    again = a_resource(resourceVersion="90", status={"state": "Open"})
+    assert (cache.put_answer(again, before=old), cache.get(KEY)) == (Change.STATUS, again)
+    cache.bury(KEY, UID)
+    assert cache.put_answer(again, before=again) is Change.NOTHING  # deleted while it was on its way
+    assert (cache.put_answer(again, before=None), cache.get(KEY)) == (Change.ASKED, again)
+
+
 HINTS = {
     "of the contract": (b'{"service":"shop/pay","state":"Open","version":1}', (KEY, State.OPEN, None)),
     "an opening with its length": (

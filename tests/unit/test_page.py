@@ -102,6 +102,21 @@ def test_the_last_hour_is_kept_in_order() -> None:
     assert (past.of(key), len(past)) == ([], 0)
 
 
+async def test_what_came_and_went_unseen_is_forgotten() -> None:
+    """Names that are used once, as of preview environments, do not add up while nobody looks at the page."""
+    stage = Stage()
+    for name in ("shown", "unseen"):
+        stage.see(name)
+        if name == "shown":
+            await stage.live.listing()
+        resource = stage.put(name)
+        stage.cache.bury(resource.key, resource.uid)
+        stage.book.drop(resource.key)
+    assert [key.name for key in stage.live._stale] == ["shown"]
+    assert json.loads(await stage.live.listing())["rows"] == []
+    assert not stage.live._rows
+
+
 def test_the_last_hour_is_bounded() -> None:
     past, key = rows.Past(), a_resource().key
     story = [a_transition(State.OPEN, number, Reason.FORCED, at_ms=CREATED.at_ms + number) for number in range(500)]
@@ -314,3 +329,32 @@ def test_all_files_of_the_page_are_served() -> None:
     for name, body in text.items():
         assert "innerHTML" not in body
         assert "http" not in body.replace('"http://www.w3.org/2000/svg"', ""), name
+
+
+async def test_visitors_leave_connections_to_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some hundred that asked at once for a breaker took all of them, and Redis looked as if it had gone."""
+    stage = Stage()
+    stage.see("pay")
+    reading, most = 0, 0
+
+    async def read(*_: Any) -> dict[str, Any]:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        await asyncio.sleep(0.001)
+        reading -= 1
+        return {}
+
+    monkeypatch.setattr(stage.live, "whole", read)
+    monkeypatch.setattr(stage.live, "look", read)
+    async with served(stage) as session:
+        asked = [session.get(path) for path in ("/api/breakers/shop/pay", "/api/look?key=shop/pay") for _ in range(20)]
+        answers = await asyncio.gather(*asked)
+    assert ({answer.status for answer in answers}, most) == ({200, 204}, 2)
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "-1", "1.5", "", "x"])
+async def test_a_stream_that_never_was_begins_anew(number: str) -> None:
+    stage = Stage()
+    async with served(stage) as session, session.get(f"/api/events?after={stage.live._boot}-{number}") as stream:
+        assert (await heard(stream, "hello"))[1]["resumed"] is False

@@ -1,0 +1,61 @@
+"""The credentials of a kubeconfig were read once: when a token had ended, nothing was written any more."""
+
+import json
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from kubernetes.aio.client import Configuration
+
+from circuitbreaker_operator import cluster as module
+from circuitbreaker_operator.cluster import Cluster, load_again, load_configuration
+from circuitbreaker_operator.errors import ClusterUnavailableError, SettingsError
+
+
+async def test_a_token_file_that_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first request is refused, the next one has the new token; nobody reads the file with each refusal."""
+    valid, loads, token = ["one"], [0], tmp_path / "token"
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != f"Bearer {valid[0]}":
+            return web.json_response({"kind": "Status", "reason": "Unauthorized"}, status=401)
+        return web.json_response({"metadata": {"uid": "u"}})
+
+    async def load() -> Configuration:
+        loads[0] += 1
+        return await load_configuration()
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    names = {"cluster": "here", "user": "me"}
+    kubeconfig = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "now",
+        "contexts": [{"name": "now", "context": names}],
+        "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{runner.addresses[0][1]}"}}],
+        "users": [{"name": "me", "user": {"tokenFile": str(token)}}],
+    }
+    (tmp_path / "config").write_text(json.dumps(kubeconfig), encoding="utf-8")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    token.write_text("one", encoding="utf-8")
+    cluster = Cluster(await load_configuration(), says=False)
+    monkeypatch.setattr(module, "load_configuration", load)
+    assert await cluster.namespace_uid("a") == "u"
+    valid[0] = "two"
+    token.write_text("two", encoding="utf-8")
+    with pytest.raises(ClusterUnavailableError):
+        await cluster.namespace_uid("a")
+    assert await cluster.namespace_uid("a") == "u"
+    valid[0] = "three"
+    for _ in range(3):
+        with pytest.raises(ClusterUnavailableError):
+            await cluster.namespace_uid("a")
+    assert loads[0] == 1
+    with pytest.raises(SettingsError, match="started again"):
+        await load_again("https://another")
+    await cluster.close()
+    await runner.cleanup()
