@@ -23,9 +23,7 @@ from circuitbreaker_operator.workqueue import Backoff, wait_until
 logger = logging.getLogger(__name__)
 
 _LEASE_SECONDS: Final = 30.0
-_PIPELINES: Final = (
-    4  # under way at most, of the store's connections; what comes due meanwhile goes together in the next
-)
+_PIPELINES: Final = 4  # under way at most: others need connections too. What comes due meanwhile goes in the next
 _SOON_SECONDS: Final = 10.0  # a lease may be given back, and another one taken: look before its whole length is over
 
 
