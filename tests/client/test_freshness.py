@@ -346,3 +346,19 @@ def test_what_has_lapsed_is_decided_here_when_redis_is_away(own_world) -> None:
     until(lambda: breakers["other"].snapshot().degraded, "the other one to notice too")
     fail(breakers["payments"], 3)
     assert breakers["payments"].state is State.OPEN, "the policy last known"
+
+
+def test_what_has_lapsed_while_open_stays_open_when_redis_is_away(own_world) -> None:
+    callers = {name: own_world.breaker(name) for name in ("payments", "other")}
+    breakers = own_world.client(max_staleness_seconds=1)
+    for breaker in map(breakers.__getitem__, callers):
+        breaker.call(int)
+    callers["payments"].open()
+    until_state(breakers["payments"], State.OPEN)
+    core = breakers["payments"]._core
+    until(lambda: breakers["other"].call(int) == 0 and core.lapsed, "it to lapse")
+    own_world.server.kill()
+    with pytest.raises(CallNotPermittedError) as refused:
+        breakers["payments"].call(int)
+    assert refused.value.retry_after_seconds > 30, "the opening of 60 s goes on"
+    assert breakers["payments"].snapshot().degraded

@@ -252,7 +252,7 @@ class Knowledge(ABC):
         now_ms = self.engine.now_ms()
         resume = None
         if self.order is not None:
-            wait = self.retry_at - now
+            wait = self._until - now
             until_ms = None if wait == inf else now_ms + max(1, int(wait * 1000))
             is_open = self.state is State.OPEN
             until_ms = (
