@@ -4,7 +4,10 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -278,6 +281,35 @@ def test_late_is_not_silent(own_world, caplog) -> None:
         caller.open()
         until_state(payments, State.OPEN)
         assert (proxy.accepted, kinds(own_world), caplog.messages) == (2, [], [])
+
+
+def test_who_waits_in_line_does_not_take_redis_for_silent(own_world) -> None:
+    """HalfOpen, and more callers than answers in the time: those left over are refused, and probe nothing by themselves."""
+    caller = own_world.breaker(policy=replace(SHORT, half_open_limit=20, success_threshold=20))
+    with Proxy(own_world.server.port) as proxy:
+        breakers = own_world.client(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
+        payments = breakers["payments"]
+        payments.call(int)
+        caller.open()
+        until_state(payments, State.OPEN)
+        until(lambda: payments.snapshot().retry_after_seconds == 0, "the time to probe")
+        proxy.delay_seconds = TIMEOUT_SECONDS / 4
+        asked, found = threading.Barrier(16), []
+
+        def ask() -> None:
+            asked.wait()
+            with suppress(CallNotPermittedError):
+                found.append(payments.permit())
+
+        threads = [threading.Thread(target=ask) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        proxy.delay_seconds = 0.0
+        assert 1 <= len(found) <= caller.observe().probes_live
+        assert kinds(own_world) == []
+        found.clear()
 
 
 def test_a_grant_that_comes_late_goes_back(own_world) -> None:
