@@ -284,7 +284,7 @@ def test_late_is_not_silent(own_world, caplog) -> None:
 
 
 def test_who_waits_in_line_does_not_take_redis_for_silent(own_world) -> None:
-    """HalfOpen, and more callers than answers in the time: those left over are refused, and probe nothing by themselves."""
+    """HalfOpen, and more callers than answers in the time: those left over are refused, and probe nothing alone."""
     caller = own_world.breaker(policy=replace(SHORT, half_open_limit=20, success_threshold=20))
     with Proxy(own_world.server.port) as proxy:
         breakers = own_world.client(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
