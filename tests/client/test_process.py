@@ -98,6 +98,60 @@ def test_one_thread_and_it_goes(world) -> None:
     until(lambda: not client_threads(), "the thread to end")
 
 
+def test_the_garbage_collector_waits_for_no_lock(world) -> None:
+    """It may find a dropped probe while this thread has the engine's lock and another one the breaker's."""
+    caller, breakers = world.breaker(policy=SHORT), world.client()
+    payments = breakers["payments"]
+    payments.call(int)
+    caller.open()
+    caller.until_half_open()
+    until_state(payments, State.HALF_OPEN)
+    cycle: list[object] = [payments.permit()]
+    cycle.append(cycle)
+    del cycle
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with payments._core.lock:
+            held.set()
+            go_on.wait(10)
+
+    def collect() -> None:
+        with breakers._engine._lock:
+            gc.collect()
+
+    threads = [threading.Thread(target=each, daemon=True) for each in (hold, collect)]
+    threads[0].start()
+    held.wait()
+    threads[1].start()
+    threads[1].join(5)
+    in_time = not threads[1].is_alive()
+    go_on.set()
+    assert in_time
+    until(lambda: caller.observe().probes.ignored == 1, "the probe to go back")
+
+
+def test_a_breaker_is_asked_for_in_the_middle_of_close(own_world) -> None:
+    """The background thread is still at its last turn, and a probe is under way."""
+    caller, breakers = own_world.breaker(policy=SHORT), own_world.client()
+    payments = breakers["payments"]
+    payments.call(int)
+    caller.open()
+    caller.until_half_open()
+    until_state(payments, State.HALF_OPEN)
+    permit, engine = payments.permit(), breakers._engine
+    assert permit.is_probe
+    own_world.server.pause()
+    engine.look(payments._core)
+    until(lambda: not engine._is_awake, "the thread to wait for Redis")
+    engine._stopped = engine._stopping = True  # as stop() does, whose wake has just been heard
+    asking = threading.Thread(target=lambda: breakers["demo/payments"], daemon=True)
+    asking.start()
+    asking.join(5)
+    assert not asking.is_alive()
+    own_world.server.resume()
+
+
 def test_no_descriptor_is_left(world) -> None:
     world.breaker()
 

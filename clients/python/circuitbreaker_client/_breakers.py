@@ -199,11 +199,6 @@ class PermitBase:
         else:
             self._grant.finish(self._classifier.mark(error, perf_counter() - self._began))
 
-    def __del__(self) -> None:
-        grant = getattr(self, "_grant", None)  # not there when __init__ was interrupted
-        if grant is not None:
-            grant.release()
-
 
 def keep_loose(core: Core, grant: Grant) -> None:
     """Remembers a grant until this thread or task says how the call ended."""

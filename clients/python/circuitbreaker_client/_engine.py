@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from random import random
-from threading import Lock, RLock, Thread
+from threading import RLock, Thread
 from time import perf_counter
 from typing import Final
 from uuid import uuid4
@@ -29,7 +29,7 @@ import redis
 
 from circuitbreaker_client import _process
 from circuitbreaker_client._core import Core
-from circuitbreaker_client._grants import Ask
+from circuitbreaker_client._grants import Ask, Grant
 from circuitbreaker_client._hearing import Hearing
 from circuitbreaker_client._rhythm import Rhythm
 from circuitbreaker_client._signals import Signal
@@ -63,7 +63,7 @@ class Engine:
         """As new: at the beginning, and in a child after fork."""
         self.client = f"{_host()}-{os.getpid()}-{uuid4().hex[:12]}"
         self._numbers = count(1)
-        self._lock = Lock()
+        self._lock = RLock()  # a signal's handler may interrupt whoever has it, and close the client
         self._turning = RLock()  # held by the thread but for when it sleeps, and by whoever forks
         self._thread: Thread | None = None
         self._waker: tuple[socket.socket, socket.socket] | None = None
@@ -73,6 +73,7 @@ class Engine:
         self._done = Signal()
         self._flushes: deque[Signal] = deque()
         self._urgent: set[Core] = set()
+        self._dropped: deque[Grant] = deque()
         self.active: dict[str, Core] = {}
         self._talk = Talk(self.settings, self._connect, self.client)
         self._hearing = Hearing(self.settings, self._connect)
@@ -102,9 +103,10 @@ class Engine:
             if core is None:
                 core = self._all[key] = Core(self, key)
             core.aliases.add(alias)
-            if self._stopped:
-                core.close()
-            return core
+            stopped = self._stopped
+        if stopped:
+            core.close()  # not under our lock: whoever has the breaker's may wait for ours
+        return core
 
     def names(self) -> list[str]:
         return [core.name for core in [*self.active.values()]]
@@ -154,6 +156,14 @@ class Engine:
         """It is used: has its buffers emptied each flush interval, as long as it is."""
         if self._rhythm.rouse(core, perf_counter()):
             self._wake()
+
+    def drop(self, grant: Grant) -> None:
+        """A probe that nobody will end. Said by the garbage collector, in the middle of anything: it takes no lock."""
+        self._dropped.append(grant)
+        waker = self._waker
+        if waker is not None:
+            with suppress(OSError):
+                waker[1].send(b".")
 
     def flush(self) -> Signal:
         done = Signal()
@@ -222,7 +232,12 @@ class Engine:
             if self._thread is None:
                 if self._stopped:
                     return
-                self._start()
+                self._is_awake = True  # first: what interrupts us here must not start another one
+                try:
+                    self._start()
+                except BaseException:
+                    self._thread, self._is_awake = None, False
+                    raise
             self._is_awake = True
             if self._waker is not None:
                 with suppress(OSError):  # full, or closed by now: it is awake
@@ -276,6 +291,8 @@ class Engine:
         now = perf_counter()
         due = self._rhythm.due(now)
         is_round = self._rhythm.is_round(now)
+        for _ in range(len(self._dropped)):
+            self._dropped.popleft().release()
         flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
         urgent = {self._urgent.pop() for _ in range(len(self._urgent))}
         hinted = self._heed() if heard else set()
