@@ -9,10 +9,11 @@ import pytest
 from circuitbreaker_client import CallNotPermittedError, Policy, State
 from circuitbreaker_client._core import Core
 from circuitbreaker_client._engine import Engine
+from circuitbreaker_client._grants import Ask
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract.access import User, rule
 from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_contract.state import Decision, Order, Permit, Projection, Standing
+from circuitbreaker_contract.state import Decision, Order, Outcome, Permit, Projection, Standing
 from tests.client.proxy import Proxy
 from tests.client.world import POLICY, fail, until, until_state
 
@@ -281,6 +282,14 @@ def test_a_refused_caller_comes_back_no_earlier_than_told(core, monkeypatch) -> 
     assert core.retry_at == pytest.approx(1_000.2)
     core.saw_standing(standing(State.CLOSED, 5), now)
     assert core.retry_at == 0
+
+
+def test_the_outcome_of_a_probe_goes_before_the_next_question(core) -> None:
+    """Also when the thread is in the middle of a turn that began before both."""
+    core.settling.append(("ours.1", (1, 2), Outcome.SUCCESS))
+    core.engine._talk.submit(Ask(core, "ours.2"))
+    jobs = core.engine._talk._jobs([], frozenset())
+    assert [call.function for call, _ in jobs][:2] == ["cb_settle", "cb_acquire"]
 
 
 def test_an_outcome_stays_with_the_generation_that_permitted_it(core) -> None:

@@ -309,8 +309,9 @@ class Engine:
                 core.expire(perf_counter())  # after Redis was asked: a process that slept has not lost it
         self._rhythm.quieten(due, now)
         for core in cores:
-            if not core.is_active and not core.recording.outbox and not core.settling:
-                self.active.pop(core.name, None)
+            with core.lock:  # or it is activated meanwhile, and then kept up to date by nobody
+                if not core.is_active and not core.recording.outbox and not core.settling:
+                    self.active.pop(core.name, None)
         for done in flushes:
             done.set()
 
