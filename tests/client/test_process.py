@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from circuitbreaker_client import CallNotPermittedError, CircuitBreakers, State
+from circuitbreaker_client import CallNotPermittedError, CircuitBreakers, State, StoreUnavailableError
+from circuitbreaker_client.settings import DEFAULT_POLICY
 from circuitbreaker_contract.state import Snapshot, Standing
 from tests.client.world import SHORT, client_threads, fail, until, until_state
 
@@ -150,6 +151,32 @@ def test_a_breaker_is_asked_for_in_the_middle_of_close(own_world) -> None:
     asking.join(5)
     assert not asking.is_alive()
     own_world.server.resume()
+
+
+def test_where_no_thread_can_be_started_the_process_decides_alone(world, monkeypatch) -> None:
+    """At a limit of the system, or while the interpreter ends; as soon as one can, state is shared again."""
+    caller, breakers = world.breaker(), world.client()
+    payments = breakers["payments"]
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        protected = payments(lambda: 5)
+        assert [protected() for _ in range(1_000)] == [5] * 1_000
+        assert payments.snapshot().degraded
+        assert len(payments._core.recording.buffer) <= 1, "nobody else empties it"
+        fail(payments, DEFAULT_POLICY.failure_threshold)
+        assert payments.state is State.OPEN
+        strict = world.client(strict=True)
+        with pytest.raises(StoreUnavailableError):
+            strict["payments"].call(int)
+    engine = breakers._engine
+    until(lambda: engine._wake() is None and not engine.is_threadless, "the thread to start")
+    until(lambda: not payments.snapshot().degraded, "shared state")
+    breakers.flush()
+    assert caller.observe().totals.late == 1_000 + DEFAULT_POLICY.failure_threshold, "of no generation that Redis knew"
 
 
 def test_no_descriptor_is_left(world) -> None:

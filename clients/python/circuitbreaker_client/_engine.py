@@ -35,6 +35,7 @@ from circuitbreaker_client._rhythm import Rhythm
 from circuitbreaker_client._signals import Signal
 from circuitbreaker_client._talk import Talk
 from circuitbreaker_client._wire import connector
+from circuitbreaker_client.errors import StoreUnavailableError
 from circuitbreaker_client.events import Event, EventHook
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_client.snapshots import BreakerSnapshot, BreakerStatistics
@@ -43,6 +44,7 @@ from circuitbreaker_contract.keys import BreakerKey
 logger = logging.getLogger("circuitbreaker_client")
 
 AFTER_ERROR_SECONDS: Final = 0.1
+NO_THREAD_SECONDS: Final = 1.0  # where none could be started it is tried again after so long
 _HOST_FORM: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -66,6 +68,8 @@ class Engine:
         self._lock = RLock()  # a signal's handler may interrupt whoever has it, and close the client
         self._turning = RLock()  # held by the thread but for when it sleeps, and by whoever forks
         self._thread: Thread | None = None
+        self.is_threadless = False  # none could be started: at a limit of the system, or at the interpreter's end
+        self._start_at = 0.0
         self._waker: tuple[socket.socket, socket.socket] | None = None
         self._selector: selectors.BaseSelector | None = None
         self._is_awake = False
@@ -139,8 +143,13 @@ class Engine:
         self.look(core)
 
     def submit(self, ask: Ask) -> None:
-        self._talk.submit(ask)
-        self._wake()
+        if self._thread is None:
+            self._wake()
+        if self.is_threadless:
+            ask.fail(StoreUnavailableError("no thread can be started to ask Redis"))
+        else:
+            self._talk.submit(ask)
+            self._wake()
 
     def look(self, core: Core) -> None:
         """Reads it again, soon."""
@@ -154,7 +163,7 @@ class Engine:
 
     def rouse(self, core: Core) -> None:
         """It is used: has its buffers emptied each flush interval, as long as it is."""
-        if self._rhythm.rouse(core, perf_counter()):
+        if self._rhythm.rouse(core, perf_counter()) or self.is_threadless:
             self._wake()
 
     def drop(self, grant: Grant) -> None:
@@ -230,14 +239,15 @@ class Engine:
             return
         with self._lock:
             if self._thread is None:
-                if self._stopped:
+                if self._stopped or perf_counter() < self._start_at:
                     return
                 self._is_awake = True  # first: what interrupts us here must not start another one
                 try:
                     self._start()
-                except BaseException:
-                    self._thread, self._is_awake = None, False
-                    raise
+                except (RuntimeError, OSError) as error:  # no thread, or no descriptor, is to be had
+                    self._went_without(error)
+                    return
+                self.is_threadless = False
             self._is_awake = True
             if self._waker is not None:
                 with suppress(OSError):  # full, or closed by now: it is awake
@@ -251,6 +261,14 @@ class Engine:
         self._selector.register(self._waker[0], selectors.EVENT_READ)
         self._thread = Thread(target=self._run, name="circuitbreaker-client", daemon=True)
         self._thread.start()
+
+    def _went_without(self, error: Exception) -> None:
+        """Breakers of this process decide alone until a thread can be started."""
+        if not self.is_threadless:
+            logger.warning("the background thread cannot be started, breakers decide alone: %s", error)
+        self._thread, self._is_awake, self.is_threadless = None, False, True
+        self._start_at = perf_counter() + NO_THREAD_SECONDS
+        self._release()
 
     def _run(self) -> None:
         while not self._stopping:

@@ -280,7 +280,7 @@ class Knowledge(ABC):
         self._until = retry_at
         if self.is_active and not self.closed:
             self.retry_at = 0.0 if self.settings.strict else retry_at
-            if not simply:
+            if not simply or self.engine.is_threadless:  # nobody would empty the buffer but whoever calls
                 self.record = None
             elif self._dozes_on is not self.recording.buffer:
                 self.record = self.recording.buffer.append
