@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+import redis
+from redis.credentials import CredentialProvider
 
 from circuitbreaker_client import (
     CallNotPermittedError,
@@ -249,6 +251,31 @@ def test_a_password_from_a_file_may_change(redis_server_binary, tmp_path) -> Non
         file.write_text("right\n")
         until(lambda: payments.snapshot().source is Source.SHARED, "the login")
         world.close()
+
+
+def test_whatever_a_credential_provider_raises_is_silence(own_world) -> None:
+    """A token that cannot be had when the connection has to be made again."""
+
+    class Token(CredentialProvider):
+        is_there = True
+
+        def get_credentials(self) -> tuple[str, str]:
+            if not self.is_there:
+                raise LookupError("no token")
+            return "default", ""
+
+    caller, token = own_world.breaker(), Token()
+    pool = redis.ConnectionPool(port=own_world.server.port, credential_provider=token)
+    payments = own_world.client(connection_pool=pool, **BRIEF)["payments"]
+    payments.call(int)
+    token.is_there = False
+    own_world.admin.client_kill_filter(_type="normal", skipme=True)
+    until(lambda: payments.snapshot().degraded, "the local breaker")
+    fail(payments, POLICY.failure_threshold)
+    assert payments.state is State.OPEN
+    token.is_there = True
+    until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
+    until(lambda: caller.observe().totals.failures == POLICY.failure_threshold, "the report")
 
 
 def test_slow_redis(own_world) -> None:
