@@ -376,6 +376,43 @@ print(set(results))
     assert out == "{0}\n"
 
 
+def test_fork_while_other_threads_make_clients(world) -> None:
+    """Nobody is held for ever by a fork that did not know of all clients."""
+    out = run(
+        world,
+        FORK
+        + """
+import threading
+errors = []
+sys.unraisablehook = lambda each: errors.append(repr(each.exc_value))
+others = [CircuitBreakers(state_sync=False) for _ in range(30)]
+sys.setswitchinterval(1e-6)
+stop = threading.Event()
+
+def make():
+    while not stop.is_set():
+        CircuitBreakers(state_sync=False)
+
+makers = [threading.Thread(target=make) for _ in range(2)]
+for each in makers:
+    each.start()
+for _ in range(20):
+    join([child(lambda: None)])
+stop.set()
+for each in makers:
+    each.join()
+free = []
+def look():
+    free.extend(each._engine._turning.acquire(timeout=1) for each in others)
+looker = threading.Thread(target=look)
+looker.start()
+looker.join()
+print(errors, all(free))
+""",
+    )
+    assert out == "[] True\n"
+
+
 def test_a_child_does_not_settle_its_parents_probe(world) -> None:
     caller = world.breaker(policy=SHORT)
     caller.open()
