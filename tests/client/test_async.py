@@ -1,8 +1,10 @@
 """The same surface for asyncio; cancellation, several loops."""
 
 import asyncio
+import gc
 import inspect
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -223,3 +225,17 @@ def test_a_loop_that_is_closed_while_a_task_asks(own_world) -> None:
             return await breakers["payments"].call(asyncio.sleep, 0, 5)
 
     assert asyncio.run(work()) == 5
+
+
+async def test_check_state_in_a_task_leaves_its_makers_alone(world, breakers: AsyncCircuitBreakers) -> None:
+    """A task begins with a copy of its maker's context."""
+    caller, payments = world.breaker(policy=replace(SHORT, half_open_limit=2)), breakers["payments"]
+    await half_open(caller, payments)
+    assert await payments.check_state() is State.HALF_OPEN
+    assert await asyncio.create_task(payments.check_state()) is State.HALF_OPEN
+    gc.collect()
+    await asyncio.to_thread(until, lambda: caller.observe().probes.ignored == 1, "the task's own probe to go back")
+    payments.record_success()
+    await until_state(payments, State.CLOSED)
+    probes = caller.observe().probes
+    assert (probes.granted, probes.succeeded, probes.ignored) == (2, 1, 1)

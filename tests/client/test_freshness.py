@@ -9,10 +9,11 @@ import pytest
 from circuitbreaker_client import CallNotPermittedError, Policy, State
 from circuitbreaker_client._core import Core
 from circuitbreaker_client._engine import Engine
+from circuitbreaker_client._grants import Ask
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract.access import User, rule
 from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_contract.state import Decision, Order, Permit, Projection, Standing
+from circuitbreaker_contract.state import Decision, Order, Outcome, Permit, Projection, Standing
 from tests.client.proxy import Proxy
 from tests.client.world import POLICY, fail, until, until_state
 
@@ -48,7 +49,7 @@ def listening(world, channels: int = 2) -> None:
     until(lambda: sum(count for _, count in world.admin.pubsub_numsub(*names)) == channels, "the subscription")
 
 
-def test_what_a_hint_says_is_not_believed(world) -> None:
+def test_what_a_hint_says_is_not_believed(world, caplog) -> None:
     """Forged, foreign and broken messages cost a re-read at most."""
     caller, breakers = world.breaker(), world.client(**LONG)
     payments = breakers["payments"]
@@ -61,6 +62,8 @@ def test_what_a_hint_says_is_not_believed(world) -> None:
         json.dumps({**forged, "service": "demo/other"}),
         json.dumps({**forged, "service": "Demo"}),
         json.dumps({**forged, "generation": "x"}),
+        json.dumps({**forged, "generation": float("inf")}),
+        json.dumps({**forged, "generation": float("nan")}),
         json.dumps({**forged, "state": ""}),
         "null",
         "[" * 3_000,
@@ -71,6 +74,7 @@ def test_what_a_hint_says_is_not_believed(world) -> None:
     until_state(payments, State.OPEN)
     assert payments.snapshot().order == caller.observe().order
     assert len(client_threads_alive()) == 1
+    assert not caplog.records, "each of them costs a turn of the background thread, and others can send many"
 
 
 def client_threads_alive() -> list[object]:
@@ -280,6 +284,14 @@ def test_a_refused_caller_comes_back_no_earlier_than_told(core, monkeypatch) -> 
     assert core.retry_at == 0
 
 
+def test_the_outcome_of_a_probe_goes_before_the_next_question(core) -> None:
+    """Also when the thread is in the middle of a turn that began before both."""
+    core.settling.append(("ours.1", (1, 2), Outcome.SUCCESS))
+    core.engine._talk.submit(Ask(core, "ours.2"))
+    jobs = core.engine._talk._jobs([], frozenset())
+    assert [call.function for call, _ in jobs][:2] == ["cb_settle", "cb_acquire"]
+
+
 def test_an_outcome_stays_with_the_generation_that_permitted_it(core) -> None:
     now = time.perf_counter()
     core.saw_standing(standing(State.CLOSED, 1), now)
@@ -343,3 +355,19 @@ def test_what_has_lapsed_is_decided_here_when_redis_is_away(own_world) -> None:
     until(lambda: breakers["other"].snapshot().degraded, "the other one to notice too")
     fail(breakers["payments"], 3)
     assert breakers["payments"].state is State.OPEN, "the policy last known"
+
+
+def test_what_has_lapsed_while_open_stays_open_when_redis_is_away(own_world) -> None:
+    callers = {name: own_world.breaker(name) for name in ("payments", "other")}
+    breakers = own_world.client(max_staleness_seconds=1)
+    for breaker in map(breakers.__getitem__, callers):
+        breaker.call(int)
+    callers["payments"].open()
+    until_state(breakers["payments"], State.OPEN)
+    core = breakers["payments"]._core
+    until(lambda: breakers["other"].call(int) == 0 and core.lapsed, "it to lapse")
+    own_world.server.kill()
+    with pytest.raises(CallNotPermittedError) as refused:
+        breakers["payments"].call(int)
+    assert refused.value.retry_after_seconds > 30, "the opening of 60 s goes on"
+    assert breakers["payments"].snapshot().degraded

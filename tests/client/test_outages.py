@@ -4,9 +4,14 @@ import logging
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
+import redis
+from redis.credentials import CredentialProvider
 
 from circuitbreaker_client import (
     CallNotPermittedError,
@@ -248,6 +253,31 @@ def test_a_password_from_a_file_may_change(redis_server_binary, tmp_path) -> Non
         world.close()
 
 
+def test_whatever_a_credential_provider_raises_is_silence(own_world) -> None:
+    """A token that cannot be had when the connection has to be made again."""
+
+    class Token(CredentialProvider):
+        is_there = True
+
+        def get_credentials(self) -> tuple[str, str]:
+            if not self.is_there:
+                raise LookupError("no token")
+            return "default", ""
+
+    caller, token = own_world.breaker(), Token()
+    pool = redis.ConnectionPool(port=own_world.server.port, credential_provider=token)
+    payments = own_world.client(connection_pool=pool, **BRIEF)["payments"]
+    payments.call(int)
+    token.is_there = False
+    own_world.admin.client_kill_filter(_type="normal", skipme=True)
+    until(lambda: payments.snapshot().degraded, "the local breaker")
+    fail(payments, POLICY.failure_threshold)
+    assert payments.state is State.OPEN
+    token.is_there = True
+    until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
+    until(lambda: caller.observe().totals.failures == POLICY.failure_threshold, "the report")
+
+
 def test_slow_redis(own_world) -> None:
     """Slower than the timeout is as good as away; when it is quick again it counts again."""
     own_world.breaker()
@@ -278,6 +308,35 @@ def test_late_is_not_silent(own_world, caplog) -> None:
         caller.open()
         until_state(payments, State.OPEN)
         assert (proxy.accepted, kinds(own_world), caplog.messages) == (2, [], [])
+
+
+def test_who_waits_in_line_does_not_take_redis_for_silent(own_world) -> None:
+    """HalfOpen, and more callers than answers in the time: those left over are refused, and probe nothing alone."""
+    caller = own_world.breaker(policy=replace(SHORT, half_open_limit=20, success_threshold=20))
+    with Proxy(own_world.server.port) as proxy:
+        breakers = own_world.client(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
+        payments = breakers["payments"]
+        payments.call(int)
+        caller.open()
+        until_state(payments, State.OPEN)
+        until(lambda: payments.snapshot().retry_after_seconds == 0, "the time to probe")
+        proxy.delay_seconds = TIMEOUT_SECONDS / 4
+        asked, found = threading.Barrier(16), []
+
+        def ask() -> None:
+            asked.wait()
+            with suppress(CallNotPermittedError):
+                found.append(payments.permit())
+
+        threads = [threading.Thread(target=ask) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        proxy.delay_seconds = 0.0
+        assert 1 <= len(found) <= caller.observe().probes_live
+        assert kinds(own_world) == []
+        found.clear()
 
 
 def test_a_grant_that_comes_late_goes_back(own_world) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from circuitbreaker_client import CallNotPermittedError, CircuitBreakers, State
+from circuitbreaker_client import CallNotPermittedError, CircuitBreakers, State, StoreUnavailableError
+from circuitbreaker_client.settings import DEFAULT_POLICY
 from circuitbreaker_contract.state import Snapshot, Standing
 from tests.client.world import SHORT, client_threads, fail, until, until_state
 
@@ -96,6 +97,86 @@ def test_one_thread_and_it_goes(world) -> None:
     del charge
     gc.collect()
     until(lambda: not client_threads(), "the thread to end")
+
+
+def test_the_garbage_collector_waits_for_no_lock(world) -> None:
+    """It may find a dropped probe while this thread has the engine's lock and another one the breaker's."""
+    caller, breakers = world.breaker(policy=SHORT), world.client()
+    payments = breakers["payments"]
+    payments.call(int)
+    caller.open()
+    caller.until_half_open()
+    until_state(payments, State.HALF_OPEN)
+    cycle: list[object] = [payments.permit()]
+    cycle.append(cycle)
+    del cycle
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with payments._core.lock:
+            held.set()
+            go_on.wait(10)
+
+    def collect() -> None:
+        with breakers._engine._lock:
+            gc.collect()
+
+    threads = [threading.Thread(target=each, daemon=True) for each in (hold, collect)]
+    threads[0].start()
+    held.wait()
+    threads[1].start()
+    threads[1].join(5)
+    in_time = not threads[1].is_alive()
+    go_on.set()
+    assert in_time
+    until(lambda: caller.observe().probes.ignored == 1, "the probe to go back")
+
+
+def test_a_breaker_is_asked_for_in_the_middle_of_close(own_world) -> None:
+    """The background thread is still at its last turn, and a probe is under way."""
+    caller, breakers = own_world.breaker(policy=SHORT), own_world.client()
+    payments = breakers["payments"]
+    payments.call(int)
+    caller.open()
+    caller.until_half_open()
+    until_state(payments, State.HALF_OPEN)
+    permit, engine = payments.permit(), breakers._engine
+    assert permit.is_probe
+    own_world.server.pause()
+    engine.look(payments._core)
+    until(lambda: not engine._is_awake, "the thread to wait for Redis")
+    engine._stopped = engine._stopping = True  # as stop() does, whose wake has just been heard
+    asking = threading.Thread(target=lambda: breakers["demo/payments"], daemon=True)
+    asking.start()
+    asking.join(5)
+    assert not asking.is_alive()
+    own_world.server.resume()
+
+
+def test_where_no_thread_can_be_started_the_process_decides_alone(world, monkeypatch) -> None:
+    """At a limit of the system, or while the interpreter ends; as soon as one can, state is shared again."""
+    caller, breakers = world.breaker(), world.client()
+    payments = breakers["payments"]
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        protected = payments(lambda: 5)
+        assert [protected() for _ in range(1_000)] == [5] * 1_000
+        assert payments.snapshot().degraded
+        assert len(payments._core.recording.buffer) <= 1, "nobody else empties it"
+        fail(payments, DEFAULT_POLICY.failure_threshold)
+        assert payments.state is State.OPEN
+        strict = world.client(strict=True)
+        with pytest.raises(StoreUnavailableError):
+            strict["payments"].call(int)
+    engine = breakers._engine
+    until(lambda: engine._wake() is None and not engine.is_threadless, "the thread to start")
+    until(lambda: not payments.snapshot().degraded, "shared state")
+    breakers.flush()
+    assert caller.observe().totals.late == 1_000 + DEFAULT_POLICY.failure_threshold, "of no generation that Redis knew"
 
 
 def test_no_descriptor_is_left(world) -> None:
@@ -293,6 +374,43 @@ print(set(results))
 """,
     )
     assert out == "{0}\n"
+
+
+def test_fork_while_other_threads_make_clients(world) -> None:
+    """Nobody is held for ever by a fork that did not know of all clients."""
+    out = run(
+        world,
+        FORK
+        + """
+import threading
+errors = []
+sys.unraisablehook = lambda each: errors.append(repr(each.exc_value))
+others = [CircuitBreakers(state_sync=False) for _ in range(30)]
+sys.setswitchinterval(1e-6)
+stop = threading.Event()
+
+def make():
+    while not stop.is_set():
+        CircuitBreakers(state_sync=False)
+
+makers = [threading.Thread(target=make) for _ in range(2)]
+for each in makers:
+    each.start()
+for _ in range(20):
+    join([child(lambda: None)])
+stop.set()
+for each in makers:
+    each.join()
+free = []
+def look():
+    free.extend(each._engine._turning.acquire(timeout=1) for each in others)
+looker = threading.Thread(target=look)
+looker.start()
+looker.join()
+print(errors, all(free))
+""",
+    )
+    assert out == "[] True\n"
 
 
 def test_a_child_does_not_settle_its_parents_probe(world) -> None:

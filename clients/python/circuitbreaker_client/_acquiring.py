@@ -1,7 +1,8 @@
 """How a call gets its grant when the snapshot alone does not permit it: one protocol, two executors.
 
 `_steps` says what has to be waited for; `acquire` waits in a thread, `acquire_async` in a task. Together they wait at
-most `redis_timeout_seconds`; then the local breaker decides, or (strict) the call is told that Redis is silent.
+most `redis_timeout_seconds`; then the local breaker decides, or (strict) the call is told that Redis is silent. Whoever
+has only waited in line until then is refused: a probe of the local breaker would come on top of the fleet's.
 """
 
 from collections.abc import Generator
@@ -46,10 +47,11 @@ async def acquire_async(core: Core) -> Grant:
 def _steps(core: Core) -> Generator[tuple[Ask, float], None, Grant]:
     deadline = perf_counter() + core.settings.redis_timeout_seconds
     waited: Ask | None = None
-    is_own = False
+    is_own = has_heard = False
     while True:
         now = perf_counter()
-        found, is_own = core.step(waited, now, is_own=is_own, is_late=now >= deadline)
+        has_heard = has_heard or (waited is not None and waited.is_set and waited.error is None)
+        found, is_own = core.step(waited, now, is_own=is_own, is_late=now >= deadline, has_heard=has_heard)
         if isinstance(found, Grant):
             return found
         waited = found

@@ -1,8 +1,10 @@
 """What the clients for threads and for asyncio have in common: names, reading without a round trip, plain verbs."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from threading import get_ident
 from time import perf_counter
 from typing import Any, Generic, Self, TypeVar, Unpack
 from weakref import finalize
@@ -24,8 +26,9 @@ from circuitbreaker_contract.state import State
 B = TypeVar("B", bound="BreakerBase[Any]")
 A = TypeVar("A", bound="BreakersBase[Any]")
 
-# What check_state has been granted and no record_... has ended, for the thread or the task that asked.
-_loose: ContextVar[dict[Core, Grant] | None] = ContextVar("circuitbreaker_loose_grants", default=None)
+# What check_state has been granted and no record_... has ended, with the thread or the task that asked: a task begins
+# with a copy of its maker's context, and what stands there is not its own.
+_loose: ContextVar[dict[Core, tuple[int, Grant]] | None] = ContextVar("circuitbreaker_loose_grants", default=None)
 
 
 class BreakersBase(ABC, Generic[B]):
@@ -141,7 +144,7 @@ class BreakerBase(Generic[A]):
         self._recorded(failed(duration_seconds))
 
     def _recorded(self, mark: float) -> None:
-        grant = (_loose.get() or {}).pop(self._core, None)
+        _, grant = (_loose.get() or {}).pop(self._core, (0, None))
         if grant is not None:
             grant.finish(mark)
         else:
@@ -201,17 +204,27 @@ class PermitBase:
 
     def __del__(self) -> None:
         grant = getattr(self, "_grant", None)  # not there when __init__ was interrupted
-        if grant is not None:
+        if grant is not None and not grant.is_probe:  # which takes locks to give back: see Grant
             grant.release()
 
 
 def keep_loose(core: Core, grant: Grant) -> None:
     """Remembers a grant until this thread or task says how the call ended."""
-    _loose.set({**(_loose.get() or {}), core: grant})
+    _loose.set({**(_loose.get() or {}), core: (_here(), grant)})
 
 
 def forget_loose(core: Core) -> None:
-    """Gives back what an earlier check_state was granted."""
-    grant = (_loose.get() or {}).pop(core, None)
-    if grant is not None:
+    """Gives back what an earlier check_state of this thread or task was granted."""
+    loose = _loose.get() or {}
+    owner, grant = loose.get(core, (0, None))
+    if grant is not None and owner == _here():
+        del loose[core]
         grant.release()
+
+
+def _here() -> int:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no loop runs in this thread
+        task = None
+    return get_ident() if task is None else id(task)

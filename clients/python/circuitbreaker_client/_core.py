@@ -41,10 +41,13 @@ class Core(Knowledge):
     def rouse(self) -> None:
         self.engine.rouse(self)
 
-    def step(self, waited: Ask | None, now: float, *, is_own: bool, is_late: bool) -> tuple[Grant | Ask, bool]:
+    def step(
+        self, waited: Ask | None, now: float, *, is_own: bool, is_late: bool, has_heard: bool = False
+    ) -> tuple[Grant | Ask, bool]:
         """A grant, or the question to wait for and whether it is the caller's own.
 
-        `waited`: the one it has waited for, `is_own` or another caller's. `is_late`: no more waiting.
+        `waited`: the one it has waited for, `is_own` or another caller's. `is_late`: no more waiting. `has_heard`: a
+        question that it has waited for was answered, so Redis is not silent; there were others before it.
         Raises CallNotPermittedError, and (strict) StoreUnavailableError.
         """
         with self._changing():
@@ -62,6 +65,9 @@ class Core(Knowledge):
             elif is_late and self.local is None and not self._is_decided(now):
                 if waited is not None and is_own:
                     waited.given_up = True
+                if has_heard and not self._is_unknown():
+                    self.recording.refusals.append(None)
+                    raise self._refused_error(self.settings.redis_timeout_seconds)
                 self._unanswered("Redis gave no answer in time", now)
             if self.local is not None:
                 return self._locally(self.local, now), False

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from random import random
-from threading import Lock, RLock, Thread
+from threading import RLock, Thread
 from time import perf_counter
 from typing import Final
 from uuid import uuid4
@@ -29,12 +29,13 @@ import redis
 
 from circuitbreaker_client import _process
 from circuitbreaker_client._core import Core
-from circuitbreaker_client._grants import Ask
+from circuitbreaker_client._grants import Ask, Grant
 from circuitbreaker_client._hearing import Hearing
 from circuitbreaker_client._rhythm import Rhythm
 from circuitbreaker_client._signals import Signal
 from circuitbreaker_client._talk import Talk
 from circuitbreaker_client._wire import connector
+from circuitbreaker_client.errors import StoreUnavailableError
 from circuitbreaker_client.events import Event, EventHook
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_client.snapshots import BreakerSnapshot, BreakerStatistics
@@ -43,6 +44,7 @@ from circuitbreaker_contract.keys import BreakerKey
 logger = logging.getLogger("circuitbreaker_client")
 
 AFTER_ERROR_SECONDS: Final = 0.1
+NO_THREAD_SECONDS: Final = 1.0  # where none could be started it is tried again after so long
 _HOST_FORM: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -63,9 +65,11 @@ class Engine:
         """As new: at the beginning, and in a child after fork."""
         self.client = f"{_host()}-{os.getpid()}-{uuid4().hex[:12]}"
         self._numbers = count(1)
-        self._lock = Lock()
+        self._lock = RLock()  # a signal's handler may interrupt whoever has it, and close the client
         self._turning = RLock()  # held by the thread but for when it sleeps, and by whoever forks
         self._thread: Thread | None = None
+        self.is_threadless = False  # none could be started: at a limit of the system, or at the interpreter's end
+        self._start_at = 0.0
         self._waker: tuple[socket.socket, socket.socket] | None = None
         self._selector: selectors.BaseSelector | None = None
         self._is_awake = False
@@ -73,6 +77,7 @@ class Engine:
         self._done = Signal()
         self._flushes: deque[Signal] = deque()
         self._urgent: set[Core] = set()
+        self._dropped: deque[Grant] = deque()
         self.active: dict[str, Core] = {}
         self._talk = Talk(self.settings, self._connect, self.client)
         self._hearing = Hearing(self.settings, self._connect)
@@ -102,9 +107,10 @@ class Engine:
             if core is None:
                 core = self._all[key] = Core(self, key)
             core.aliases.add(alias)
-            if self._stopped:
-                core.close()
-            return core
+            stopped = self._stopped
+        if stopped:
+            core.close()  # not under our lock: whoever has the breaker's may wait for ours
+        return core
 
     def names(self) -> list[str]:
         return [core.name for core in [*self.active.values()]]
@@ -137,8 +143,13 @@ class Engine:
         self.look(core)
 
     def submit(self, ask: Ask) -> None:
-        self._talk.submit(ask)
-        self._wake()
+        if self._thread is None:
+            self._wake()
+        if self.is_threadless:
+            ask.fail(StoreUnavailableError("no thread can be started to ask Redis"))
+        else:
+            self._talk.submit(ask)
+            self._wake()
 
     def look(self, core: Core) -> None:
         """Reads it again, soon."""
@@ -152,8 +163,16 @@ class Engine:
 
     def rouse(self, core: Core) -> None:
         """It is used: has its buffers emptied each flush interval, as long as it is."""
-        if self._rhythm.rouse(core, perf_counter()):
+        if self._rhythm.rouse(core, perf_counter()) or self.is_threadless:
             self._wake()
+
+    def drop(self, grant: Grant) -> None:
+        """A probe that nobody will end. Said by the garbage collector, in the middle of anything: it takes no lock."""
+        self._dropped.append(grant)
+        waker = self._waker
+        if waker is not None:
+            with suppress(OSError):
+                waker[1].send(b".")
 
     def flush(self) -> Signal:
         done = Signal()
@@ -220,9 +239,15 @@ class Engine:
             return
         with self._lock:
             if self._thread is None:
-                if self._stopped:
+                if self._stopped or perf_counter() < self._start_at:
                     return
-                self._start()
+                self._is_awake = True  # first: what interrupts us here must not start another one
+                try:
+                    self._start()
+                except (RuntimeError, OSError) as error:  # no thread, or no descriptor, is to be had
+                    self._went_without(error)
+                    return
+                self.is_threadless = False
             self._is_awake = True
             if self._waker is not None:
                 with suppress(OSError):  # full, or closed by now: it is awake
@@ -236,6 +261,14 @@ class Engine:
         self._selector.register(self._waker[0], selectors.EVENT_READ)
         self._thread = Thread(target=self._run, name="circuitbreaker-client", daemon=True)
         self._thread.start()
+
+    def _went_without(self, error: Exception) -> None:
+        """Breakers of this process decide alone until a thread can be started."""
+        if not self.is_threadless:
+            logger.warning("the background thread cannot be started, breakers decide alone: %s", error)
+        self._thread, self._is_awake, self.is_threadless = None, False, True
+        self._start_at = perf_counter() + NO_THREAD_SECONDS
+        self._release()
 
     def _run(self) -> None:
         while not self._stopping:
@@ -276,6 +309,8 @@ class Engine:
         now = perf_counter()
         due = self._rhythm.due(now)
         is_round = self._rhythm.is_round(now)
+        for _ in range(len(self._dropped)):
+            self._dropped.popleft().release()
         flushes = [self._flushes.popleft() for _ in range(len(self._flushes))]
         urgent = {self._urgent.pop() for _ in range(len(self._urgent))}
         hinted = self._heed() if heard else set()
@@ -292,8 +327,9 @@ class Engine:
                 core.expire(perf_counter())  # after Redis was asked: a process that slept has not lost it
         self._rhythm.quieten(due, now)
         for core in cores:
-            if not core.is_active and not core.recording.outbox and not core.settling:
-                self.active.pop(core.name, None)
+            with core.lock:  # or it is activated meanwhile, and then kept up to date by nobody
+                if not core.is_active and not core.recording.outbox and not core.settling:
+                    self.active.pop(core.name, None)
         for done in flushes:
             done.set()
 

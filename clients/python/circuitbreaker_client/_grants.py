@@ -38,7 +38,10 @@ class Ask(Signal):
 
 
 class Grant:
-    """The right to make one call. In Closed its outcome goes to `record`; a probe is settled by its `lease`."""
+    """The right to make one call. In Closed its outcome goes to `record`; a probe is settled by its `lease`.
+
+    A probe that is dropped without a word is given back as ignored.
+    """
 
     __slots__ = ("_core", "_finished", "_record", "epoch", "is_local", "lease", "order")
 
@@ -53,11 +56,11 @@ class Grant:
     ) -> None:
         self._core = core
         self._record = record
-        self._finished = False
         self.lease = lease
         self.order = order
         self.is_local = is_local  # a probe of the local breaker
         self.epoch = core.epoch  # a grant does not survive a fork: it belongs to the parent
+        self._finished = False
 
     @property
     def is_probe(self) -> bool:
@@ -76,3 +79,8 @@ class Grant:
     def release(self) -> None:
         """Gives it back as ignored, when nothing was said yet."""
         self.finish(IGNORED)
+
+    def __del__(self) -> None:
+        # Not there when __init__ was interrupted.
+        if not getattr(self, "_finished", True) and self.is_probe:
+            self._core.engine.drop(self)

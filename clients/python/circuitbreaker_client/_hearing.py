@@ -35,7 +35,7 @@ def parse_hint(data: bytes) -> Hint | None:
         if said["state"] == "":
             return name, None
         return name, Order(int(said["incarnation"]), int(said["generation"]), int(said["revision"]))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -252,7 +252,7 @@ class Knowledge(ABC):
         now_ms = self.engine.now_ms()
         resume = None
         if self.order is not None:
-            wait = self.retry_at - now
+            wait = self._until - now
             until_ms = None if wait == inf else now_ms + max(1, int(wait * 1000))
             is_open = self.state is State.OPEN
             until_ms = (
@@ -280,7 +280,7 @@ class Knowledge(ABC):
         self._until = retry_at
         if self.is_active and not self.closed:
             self.retry_at = 0.0 if self.settings.strict else retry_at
-            if not simply:
+            if not simply or self.engine.is_threadless:  # nobody would empty the buffer but whoever calls
                 self.record = None
             elif self._dozes_on is not self.recording.buffer:
                 self.record = self.recording.buffer.append

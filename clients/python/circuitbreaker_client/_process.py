@@ -2,6 +2,7 @@
 
 import atexit
 import os
+from threading import RLock
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
@@ -11,30 +12,41 @@ if TYPE_CHECKING:
 AT_EXIT_SECONDS: Final = 2.0
 
 _engines: "WeakSet[Engine]" = WeakSet()
+_lock = RLock()  # of `_engines`; held while a process forks, so that nobody joins between the two halves
+_held: "list[Engine]" = []  # in between
 
 
 def register(engine: "Engine") -> None:
-    _engines.add(engine)
+    with _lock:
+        _engines.add(engine)
 
 
 def _before_fork() -> None:
-    for engine in [*_engines]:
+    _lock.acquire()
+    _held[:] = [*_engines]
+    for engine in _held:
         engine.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for engine in [*_engines]:
+    for engine in _held:
         engine.after_fork_in_parent()
+    _held.clear()
+    _lock.release()
 
 
 def _after_fork_in_child() -> None:
-    for engine in [*_engines]:
+    for engine in _held:
         engine.after_fork()
+    _held.clear()
+    _lock.release()
 
 
 def _at_exit() -> None:
     """The last outcomes go out; Redis is not waited for longer than a moment."""
-    stopping = [engine.stop() for engine in [*_engines]]
+    with _lock:
+        engines = [*_engines]
+    stopping = [engine.stop() for engine in engines]
     for done in stopping:
         done.wait(AT_EXIT_SECONDS)
 

@@ -114,11 +114,12 @@ class Talk:
 
     def _jobs(self, cores: list[Core], hinted: AbstractSet[Core]) -> list[Job]:
         jobs: list[Job] = []
-        for core in cores:
+        asks = [self._inbox.popleft() for _ in range(len(self._inbox))]
+        # Before the questions, and of all who ask: a slot that this process has just freed is not refused to it.
+        for core in dict.fromkeys([*cores, *(ask.core for ask in asks)]):
             jobs += [self._settle(core, *each) for each in [*core.settling]]
         self._asked.clear()
-        while self._inbox:
-            ask = self._inbox.popleft()
+        for ask in asks:
             if ask.lease is None:
                 self._looking[ask.core].append(ask)
                 self.dirty.add(ask.core)

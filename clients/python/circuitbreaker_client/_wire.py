@@ -89,6 +89,12 @@ class Wire:
         self._replies = Replies()
         try:
             self._connection.connect()
+        except (RedisError, OSError):
+            self.close()
+            raise
+        except Exception as error:  # of a credential provider, of a name that no host can have
+            self.close()
+            raise redis.ConnectionError(f"{type(error).__name__}: {error}") from error
         except BaseException:
             self.close()
             raise
