@@ -25,13 +25,14 @@ local function worth(letters)
 end
 
 -- The next letters that leave a full count window whose head is used up, when its tail (from byte `from` of `counts` on)
--- has gone into the ring. `at`: where in the ring the next letter goes.
+-- has gone into the ring; nil when the ring was lost. `at`: where in the ring the next letter goes.
 local function next_head(key, size, at, counts, from)
   local tail = sub(counts, from)
   if #tail == size then return tail end  -- that is the whole window
   local ring = key .. ':window'
   write_ring(ring, size, (at - #tail) % size, tail)
-  return read_ring(ring, size, at, math.min(EDGE, size))
+  local head = read_ring(ring, size, at, math.min(EDGE, size))
+  return are_letters(head, math.min(EDGE, size)) and head or nil
 end
 
 local known_standings = {}  -- by their text, which seldom changes
@@ -81,6 +82,7 @@ local function report_quickly(key, args, runs)
     end
     if calls == size and runs.calls > left and (failed > 0 or slow > 0 or runs.calls > runs.plain) then
       source, offset = next_head(key, size, at, counts, from), 0
+      if not source then return nil end
       left, from = #source, #counts + 1
     end
     if #counts + 1 - from + runs.calls > EDGE then return nil end
@@ -146,7 +148,7 @@ local function refuse_quickly(key)
   local now = clock_ms()
   local left = known.open_until - now
   if known.since > now or left <= 0 or left > known.open_length then return nil end
-  call('HINCRBY', key, 'notPermitted', '1')
+  if failed(redis.pcall('HINCRBY', key, 'notPermitted', '1')) then return nil end
   known.reply[5] = left
   return known.reply
 end

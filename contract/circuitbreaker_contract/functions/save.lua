@@ -23,7 +23,10 @@ local function save(b)
     fields[#fields + 1] = type(value) == 'number' and string.format('%d', value) or value
   end
   if #fields > 0 then redis.call('HSET', b.key, unpack(fields)) end
-  for name, count in pairs(b.added) do redis.call('HINCRBY', b.key, name, count) end
+  for name, count in pairs(b.added) do
+    -- One that is damaged begins anew: what stands above is written already.
+    if failed(redis.pcall('HINCRBY', b.key, name, count)) then redis.call('HSET', b.key, name, count) end
+  end
   if b.leases_changed then
     trim_leases(probes_key(b), '-inf', '-100000000000000')
     trim_leases(probes_key(b), '-10000000000000', '(0')

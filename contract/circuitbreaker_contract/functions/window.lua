@@ -41,6 +41,9 @@ local function read_ring(key, size, from, count)
   return letters .. redis.call('GETRANGE', key, 0, count - #letters - 1)
 end
 
+-- Whether that many letters were there: a ring that was evicted, or not moved with the hash, has none or zeros.
+local function are_letters(letters, count) return #letters == count and not string.find(letters, '[^SFLM]') end
+
 -- Brings the edges into the ring.
 local function spill(b, size)
   write_ring(window_key(b), size, (b.windowAt - b.windowCalls) % size, b.head)
@@ -108,21 +111,6 @@ local function incoming(b)
   return total
 end
 
-local function open_window(b, now)
-  if b.window then return end
-  local size = b.rules.windowCalls
-  if not size then
-    roll_buckets(b, now)
-    b.window = {}
-    return
-  end
-  spill(b, size)
-  local filled = b.windowCalls
-  local leaving = math.min(filled, math.max(0, filled + incoming(b) - size))
-  b.window = {size = size, queue = runs_of(oldest_letters(b, size, filled, leaving)), head = 1, whole = leaving == filled,
-    log = {}, total = 0}
-end
-
 local function clear_window(b)
   if b.windowCalls > 0 or b.bucketCalls > 0 or b.windowAt > 0 then op(b, 'DEL', window_key(b)) end
   set_sums(b, 0, 0, 0)
@@ -134,6 +122,25 @@ local function clear_window(b)
   set(b, 'bucketSlow', 0)
   b.window_cleared = true  -- its key goes with the save; until then what it holds does not count
   if b.window then b.window = {size = b.window.size, queue = {}, head = 1, whole = true, log = {}, total = 0} end
+end
+
+local function open_window(b, now)
+  if b.window then return end
+  local size = b.rules.windowCalls
+  if not size then
+    roll_buckets(b, now)
+    b.window = {}
+    return
+  end
+  spill(b, size)
+  local filled = b.windowCalls
+  local leaving = math.min(filled, math.max(0, filled + incoming(b) - size))
+  local letters = oldest_letters(b, size, filled, leaving)
+  if not are_letters(letters, leaving) then
+    clear_window(b)
+    filled, leaving, letters = 0, 0, ''
+  end
+  b.window = {size = size, queue = runs_of(letters), head = 1, whole = leaving == filled, log = {}, total = 0}
 end
 
 -- How the next outcomes of a run of `letter` change the sums, all alike: how many they are, and the letter that each
@@ -208,7 +215,7 @@ local function reshape_window(b, old, new)
   local filled = b.windowCalls
   local letters = oldest_letters(b, old.windowCalls, filled, filled)
   letters = string.sub(letters, -math.min(filled, new.windowCalls))
-  if filled == 0 then letters = '' end
+  if filled == 0 or not are_letters(letters, math.min(filled, new.windowCalls)) then letters = '' end
   if letters == '' then op(b, 'DEL', window_key(b)) else op(b, 'SET', window_key(b), letters) end
   local _, failures = string.gsub(letters, '[FM]', '')
   local _, slow = string.gsub(letters, '[LM]', '')

@@ -1,0 +1,102 @@
+"""Keys that were lost or that somebody wrote to: a breaker goes on with what is right of it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import redis
+
+from circuitbreaker_contract import protocol
+from circuitbreaker_contract.policy import Policy
+from circuitbreaker_contract.state import Decision, Outcome, State
+from tests.contract.callers import SHORT, Caller, load, send
+
+RATE = Policy(
+    failure_threshold=0,
+    recovery_timeout_ms=60_000,
+    half_open_limit=1,
+    success_threshold=1,
+    probe_timeout_ms=30_000,
+    window_calls=100,
+    minimum_calls=50,
+    failure_rate_percent=50,
+)
+
+
+@pytest.fixture
+def caller(shared_redis) -> Iterator[Caller]:
+    client = redis.Redis.from_url(shared_redis.url, decode_responses=True)
+    client.flushall()
+    load(client)
+    yield Caller(client)
+    client.close()
+
+
+LOST = {
+    "evicted": lambda client, ring: client.delete(ring),
+    "evicted, and begun anew": lambda client, ring: (client.delete(ring), client.setrange(ring, 40, "SS")),
+    "cut": lambda client, ring: client.set(ring, client.get(ring)[:5]),
+    "overwritten": lambda client, ring: client.set(ring, "x" * 100),
+}
+
+
+@pytest.mark.parametrize("lose", LOST.values(), ids=LOST)
+@pytest.mark.parametrize("size", [1, 3, 30])
+def test_a_window_that_is_lost_begins_empty(caller: Caller, lose, size: int) -> None:
+    """It was nothing that a report could go on with: each was an error, and the breaker never opened again."""
+    caller.define(RATE)
+    for run in (("S", 60), ("F", 2), ("S", 60)):
+        caller.report(run)
+    lose(caller.client, f"{caller.key}:window")
+    sent = 0
+    while caller.observe().state is State.CLOSED and sent < 400:
+        caller.report(("F", size))
+        sent += size
+        window = caller.observe().window
+        assert 0 <= window.failures <= window.calls <= 100
+    assert caller.observe().state is State.OPEN
+    assert caller.observe().window.failures >= 50
+    assert caller.observe().totals.failures + caller.observe().totals.late == 2 + sent
+
+
+def test_an_edit_of_a_window_that_is_lost(caller: Caller) -> None:
+    caller.define(RATE)
+    for run in (("S", 60), ("F", 2), ("S", 60)):
+        caller.report(run)
+    caller.client.delete(f"{caller.key}:window")
+    caller.define(replace(RATE, window_calls=200), generation=2)
+    assert caller.observe().window.calls == 0
+    caller.report(("F", 60))
+    assert caller.observe().state is State.OPEN
+
+
+@pytest.mark.parametrize("damage", ["x", "1e300", "", "9223372036854775807"])
+def test_a_counter_that_is_damaged_begins_anew(caller: Caller, damage: str) -> None:
+    """The state was written, but neither history nor message; each probe took a slot and came as an error."""
+    caller.define(SHORT)
+    first = caller.observe().order[:2]
+    counters = ["t:Closed:Open:ConsecutiveFailures", "ms:Closed", "notPermitted", "late", "ignored"]
+    counters += ["probesGranted", "probesSucceeded"]
+    caller.client.hset(caller.key, mapping=dict.fromkeys(counters, damage))
+    with caller.client.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.subscribe(caller.keys.updates)
+        heard.get_message(timeout=1.0)
+        caller.report(("I", 2), order=first)
+        assert caller.report(("F", 3), order=first).state is State.OPEN
+        caller.report(("F", 3), order=first)
+        assert caller.acquire("early").decision is Decision.NOT_PERMITTED
+        caller.until_half_open()
+        assert caller.acquire("probe").decision is Decision.PROBE
+        settled = protocol.settle(
+            caller.key, client="a", lease="probe", order=caller.tick().order[:2], outcome=Outcome.SUCCESS
+        )
+        assert send(caller.client, settled).state is State.CLOSED
+        told = []
+        while (message := heard.get_message(timeout=0.2)) is not None:
+            told.append(json.loads(message["data"])["state"])
+    assert told == ["Open", "HalfOpen", "Closed"]
+    seen = caller.observe(history=9)
+    assert [each.state.value for each in seen.history] == ["Closed", *told]
+    assert (seen.totals.ignored, seen.totals.late, seen.totals.not_permitted) == (2, 3, 1)
+    assert (seen.probes.granted, seen.probes.succeeded, seen.probes_live) == (1, 1, 0)
