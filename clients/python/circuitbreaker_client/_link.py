@@ -24,6 +24,7 @@ _MISSING: Final = "Function not found"
 _PASSING_WORDS: Final = (
     "READONLY", "MASTERDOWN", "LOADING", "BUSY ", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS", "NOAUTH", "OOM ",
 )  # fmt: skip
+_ELSEWHERE: Final = ("MOVED ", "ASK ")
 
 
 class LibraryMissingError(CircuitBreakerError):
@@ -130,6 +131,8 @@ def _translated(text: str) -> CircuitBreakerError:
         found = LibraryMissingError("Redis has no function library: is the operator running?")
     if found is None and text.startswith(_PASSING_WORDS):
         found = StoreUnavailableError(text)
+    if text.startswith(_ELSEWHERE):
+        found = StoreRefusedError(f"another node of a Redis Cluster has it, and this client does not go there ({text})")
     found = found or StoreRefusedError(text)
     found.__cause__ = redis.ResponseError(text)
     return found
