@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from circuitbreaker_local.processes import free_port
 from tests.cli.shell import Shell
 from tests.cluster.world import World
 
@@ -66,6 +67,11 @@ def test_a_page_about_one(operated: World, shell: Shell) -> None:
     assert "50 % of failed calls in 1m open it (failureRatePercent); 25.0 % of 4 calls now" in page
     assert "in flight" not in page
     assert "Counters (now, from Redis)" in shell.run("describe", "payments", "--redis-url", operated.server.url).out
+    away = shell.run("describe", "payments", "--redis-url", f"redis://127.0.0.1:{free_port()}", code=1)
+    assert "failure rate 25.0 %" in away.out
+    assert "from Redis" not in away.out
+    assert "Redis cannot be reached" in away.err
+    assert "so the page is what the status last said" in away.err
 
 
 def test_colours_are_for_terminals(operated: World, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

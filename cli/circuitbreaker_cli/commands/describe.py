@@ -5,6 +5,7 @@ from rich.text import Text
 from circuitbreaker_cli import options, terminal
 from circuitbreaker_cli.breakers import describing
 from circuitbreaker_cli.breakers.view import View
+from circuitbreaker_cli.errors import CommandError, Exit
 from circuitbreaker_cli.formats import Form, as_json, as_yaml
 from circuitbreaker_cli.remote.redis_url import is_given
 from circuitbreaker_contract.protocol import MAX_HISTORY
@@ -21,12 +22,19 @@ def command(
     view = options.kubectl(context, kubeconfig, namespace).breaker(name)
     if _printed(view, output):
         return
-    snapshot = None
+    snapshot, failed = None, None
     if is_given(redis_url):
         from circuitbreaker_cli.remote import store  # noqa: PLC0415 - see there
 
-        snapshot = store.observe(redis_url, view.namespace, view.name, history=MAX_HISTORY)
+        try:
+            snapshot = store.observe(redis_url, view.namespace, view.name, history=MAX_HISTORY)
+        except CommandError as error:
+            if error.code is not Exit.FAILURE:
+                raise
+            failed = error
     terminal.show(describing.page(view, terminal.now_ms(), snapshot, terminal.glyphs()))
+    if failed is not None:
+        raise CommandError(f"{failed}\nso the page is what the status last said") from failed
 
 
 def _printed(view: View, output: Form) -> bool:
