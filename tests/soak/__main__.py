@@ -41,7 +41,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=120.0, metavar="M")
     parser.add_argument("--breakers", type=int, default=500, metavar="N")
-    parser.add_argument("--fault-every", type=float, default=60.0, metavar="S", help="from one's end to the next")
+    parser.add_argument(
+        "--fault-every",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="from one's end to the next; half of it in the first round, when each comes once",
+    )
     parser.add_argument("--seed", type=int, default=None, metavar="N", help="of load and faults; random by default")
     parser.add_argument("--csv", type=Path, default=None, metavar="FILE", help="every sample")
     asked = parser.parse_args()
@@ -78,15 +84,17 @@ class Soak:
         return (time.monotonic() - self.began) / 60
 
     def run(self) -> None:
+        first = faults.first_round(self.chance)
         while not self.over:
-            self.load(self.fault_every)
+            self.load(self.fault_every / 2 if first else self.fault_every)
             if not self.stage.operator.process.alive:  # by itself: no fault is being done
                 self.wrong.append(f"no operator any more: {self.stage.operator.process.obituary()}"[:2000])
                 break
             if self.over:
                 break
             # Long stretches between its deaths: else nobody would see its memory grow.
-            fault, seconds = faults.chosen(self.chance, operator_may_die=self.stage.operator_minutes() > LIFE_MINUTES)
+            may_die = self.stage.operator_minutes() > LIFE_MINUTES
+            fault, seconds = first.pop() if first else faults.chosen(self.chance, operator_may_die=may_die)
             self.say(f"fault {fault.name}, {seconds} s")
             self.faults += 1
             try:

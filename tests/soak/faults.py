@@ -134,8 +134,20 @@ FAULTS = (
 )
 
 
+_DEATHS = {"operator: kill", "operator: restart"}
+
+
+def first_round(chance: Random) -> list[tuple[Fault, float]]:
+    """Each once and as long as it may last, but for the operator's deaths: what a burst needs of memory is taken early.
+
+    Left to chance the worst one may come late, and what an allocator keeps of it looks like growth.
+    """
+    lasting = [(each, each.most_seconds) for each in FAULTS if each.name not in _DEATHS]
+    return chance.sample(lasting, len(lasting))
+
+
 def chosen(chance: Random, *, operator_may_die: bool) -> tuple[Fault, float]:
     """The next one, and how many seconds it lasts."""
-    there = [each for each in FAULTS if operator_may_die or each.name not in {"operator: kill", "operator: restart"}]
+    there = [each for each in FAULTS if operator_may_die or each.name not in _DEATHS]
     fault = chance.choices(there, [each.weight for each in there])[0]
     return fault, round(chance.uniform(3.0, fault.most_seconds), 1)
