@@ -33,7 +33,7 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     chosen.watching.server_timeout = 300  # reconnects are spread and ordinary, so they work when they have to
     chosen.watching.client_timeout = 310
     chosen.watching.connect_timeout = 5
-    chosen.watching.chunk_size = 500  # the first list of a large cluster must not double our memory
+    chosen.watching.chunk_size = 100  # what of a list is taken apart at once: Python keeps what that took
     chosen.networking.request_timeout = 15
     chosen.networking.connect_timeout = 5
     chosen.networking.error_backoffs = (0.5, 1, 2, 3, 3, 3)  # then a watch lists again, and all else ends Kopf

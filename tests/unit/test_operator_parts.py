@@ -154,7 +154,7 @@ def test_kopf_settings() -> None:
         310,
         5,
     )
-    assert (chosen.watching.inactivity_timeout, chosen.watching.chunk_size) == (70.0, 500)
+    assert (chosen.watching.inactivity_timeout, chosen.watching.chunk_size) == (70.0, 100)
     assert (chosen.networking.request_timeout, chosen.networking.enforce_retry_after) == (15, True)
     assert (chosen.queueing.worker_limit, chosen.posting.enabled, chosen.peering.standalone) == (None, False, True)
     assert chosen.persistence.finalizer == "circuitbreaker.dev/operator"
