@@ -300,22 +300,20 @@ class Cluster:
                 self._outage.failed(str(error) or type(error).__name__)
                 raise ClusterUnavailableError(str(error) or type(error).__name__) from error
         self.latency_seconds = loop.time() - began
-        refusal, cause = None, None
+        refusal = None
         if not 200 <= response.status < 300:
             refusal = _refusal(response.status, response.headers, data)
         else:
             try:
                 answer = read(data)
             except _UNREADABLE as error:
-                refusal, cause = (
-                    ClusterUnavailableError(f"{response.status} that is no answer of it: {data[:80]!r}"),
-                    error,
-                )
+                refusal = ClusterUnavailableError(f"{response.status} that is no answer of it: {data[:80]!r}")
+                refusal.__cause__ = error
         self._judge(method, response.status, refusal)
         if response.status == _UNAUTHORIZED:
             await self._log_in_again()
         if refusal is not None:
-            raise refusal from cause
+            raise refusal
         return answer
 
     async def _log_in_again(self) -> None:

@@ -27,7 +27,7 @@ from circuitbreaker_contract.policy import Mode
 from circuitbreaker_local import RedisServer
 from circuitbreaker_local.redis_sentinel import RedisSentinel
 from tests.client.proxy import Proxy
-from tests.client.world import POLICY, SHORT, World, fail, until, until_state
+from tests.client.world import POLICY, SHORT, World, fail, half_open, until, until_state
 
 TIMEOUT_SECONDS = 0.3
 AT_ONCE_SECONDS = 0.2  # not enough to have waited for Redis
@@ -133,10 +133,7 @@ def test_silence_in_half_open(own_world) -> None:
     """An acquire without an answer costs one call the timeout; then the local breaker gives probes."""
     caller = own_world.breaker(policy=SHORT)
     payments = own_world.client(max_staleness_seconds=100)["payments"]
-    payments.call(int)
-    caller.open()
-    caller.until_half_open()
-    until_state(payments, State.HALF_OPEN)
+    half_open(caller, payments)
     own_world.server.pause()
     in_time(payments)
     in_time(payments, AT_ONCE_SECONDS)

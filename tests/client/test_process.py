@@ -14,7 +14,7 @@ import pytest
 from circuitbreaker_client import CallNotPermittedError, CircuitBreakers, State, StoreUnavailableError
 from circuitbreaker_client.settings import DEFAULT_POLICY
 from circuitbreaker_contract.state import Snapshot, Standing
-from tests.client.world import SHORT, client_threads, fail, until, until_state
+from tests.client.world import SHORT, client_threads, fail, half_open, until, until_state
 
 
 def test_32_threads_lose_nothing(world) -> None:
@@ -103,10 +103,7 @@ def test_the_garbage_collector_waits_for_no_lock(world) -> None:
     """It may find a dropped probe while this thread has the engine's lock and another one the breaker's."""
     caller, breakers = world.breaker(policy=SHORT), world.client()
     payments = breakers["payments"]
-    payments.call(int)
-    caller.open()
-    caller.until_half_open()
-    until_state(payments, State.HALF_OPEN)
+    half_open(caller, payments)
     cycle: list[object] = [payments.permit()]
     cycle.append(cycle)
     del cycle
@@ -136,10 +133,7 @@ def test_a_breaker_is_asked_for_in_the_middle_of_close(own_world) -> None:
     """The background thread is still at its last turn, and a probe is under way."""
     caller, breakers = own_world.breaker(policy=SHORT), own_world.client()
     payments = breakers["payments"]
-    payments.call(int)
-    caller.open()
-    caller.until_half_open()
-    until_state(payments, State.HALF_OPEN)
+    half_open(caller, payments)
     permit, engine = payments.permit(), breakers._engine
     assert permit.is_probe
     own_world.server.pause()

@@ -18,7 +18,7 @@ from circuitbreaker_client import (
     State,
     StateChanged,
 )
-from tests.client.world import POLICY, SHORT, fail, until, until_state
+from tests.client.world import POLICY, SHORT, fail, half_open, until, until_state
 from tests.contract.callers import Caller
 
 
@@ -195,10 +195,7 @@ def test_plain_verbs(world) -> None:
 def test_a_probe_that_check_state_forgot_goes_back(world) -> None:
     caller, breakers = world.breaker(policy=SHORT), world.client()
     payments = breakers["payments"]
-    payments.call(int)
-    caller.open()
-    caller.until_half_open()
-    until_state(payments, State.HALF_OPEN)
+    half_open(caller, payments)
     assert payments.check_state() is State.HALF_OPEN
     assert payments.check_state() is State.HALF_OPEN  # the limit is one: the first one has gone back
     payments.record_failure()

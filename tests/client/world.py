@@ -91,6 +91,14 @@ def until_state(breaker: Any, state: State) -> None:
     until(lambda: breaker.state is state, f"{breaker.name} to be {state}, it is {breaker.snapshot()}")
 
 
+def half_open(caller: Caller, breaker: Any) -> None:
+    """Opens it for the fleet, and waits until its client has heard that probes are permitted."""
+    breaker.call(int)
+    caller.open()
+    caller.until_half_open()
+    until_state(breaker, State.HALF_OPEN)
+
+
 def client_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == THREAD]
 
