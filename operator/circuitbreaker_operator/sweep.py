@@ -132,9 +132,8 @@ class Sweep:
         self._behind(len(behind))
         for key in behind:
             resource = await self._cluster.get(key)
-            if resource is not None and self._cache.put(resource) is Change.ASKED:
-                self._metrics.swept.labels("missed_change").inc()
-                self._reconcile(key)
+            if resource is not None:
+                self._put_right(key, self._cache.put(resource))
 
     async def _look_at_other_uids(self, listed: dict[BreakerKey, Listed]) -> None:
         """What the list has under another uid: it was made or deleted since, or a restore of etcd brought it back."""
@@ -142,9 +141,13 @@ class Sweep:
             known = self._cache.get(key)
             if known is None or known.uid != each.uid:
                 found = await self._cluster.get(key)
-                if found is not None and self._cache.put_answer(found, before=known) is Change.ASKED:
-                    self._metrics.swept.labels("missed_change").inc()
-                    self._reconcile(key)
+                if found is not None:
+                    self._put_right(key, self._cache.put_answer(found, before=known))
+
+    def _put_right(self, key: BreakerKey, change: Change) -> None:
+        if change is Change.ASKED:
+            self._metrics.swept.labels("missed_change").inc()
+            self._reconcile(key)
 
     def _late(self, listed: dict[BreakerKey, Listed]) -> dict[BreakerKey, Listed]:
         return {key: each for key, each in listed.items() if self._is_late(key, each)}
