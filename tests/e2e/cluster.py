@@ -126,7 +126,9 @@ class Cluster:
         return [self.call(f"http://{address}:8000/ask") for address in addresses]
 
     def mood(self, mood: str) -> None:
-        assert self.call(f"http://upstream.{SHOP}.svc.cluster.local:9000/mood/{mood}").status == 204
+        """By the backend's Service: a ready pod is behind it once kube-proxy, each second, has written that."""
+        url = f"http://upstream.{SHOP}.svc.cluster.local:9000/mood/{mood}"
+        self.until(lambda: self.call(url).status == 204, f"the backend to be {mood}", 30)
 
     # -- the breaker
 
