@@ -50,7 +50,7 @@ _SENT = {
         *_CONNECTION, "cluster|shards", "asking", "publish", "info", "function|load", "function|list", "scan", "exists",
         "hscan", "hset", "hdel",
     ),
-    User.APP: _CONNECTION,
+    User.APP: (*_CONNECTION, "asking"),
     User.VIEWER: (*_CONNECTION, "hget", "hmget", "hgetall", "hscan"),
 }  # fmt: skip
 

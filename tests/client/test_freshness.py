@@ -289,7 +289,7 @@ def test_the_outcome_of_a_probe_goes_before_the_next_question(core) -> None:
     core.settling.append(("ours.1", (1, 2), Outcome.SUCCESS))
     core.engine._talk.submit(Ask(core, "ours.2"))
     jobs = core.engine._talk._jobs([], frozenset())
-    assert [call.function for call, _ in jobs][:2] == ["cb_settle", "cb_acquire"]
+    assert [job.call.function for job in jobs][:2] == ["cb_settle", "cb_acquire"]
 
 
 def test_an_outcome_stays_with_the_generation_that_permitted_it(core) -> None:

@@ -1,38 +1,289 @@
-"""A node of a Redis Cluster: its own breakers are shared, those of other nodes are decided by each process alone."""
+"""A Redis Cluster: the client goes where a breaker is and follows it; a silent node costs no breaker of others."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
-from circuitbreaker_client import CircuitBreakers
+import pytest
+import redis
+from redis.crc import key_slot
+
+from circuitbreaker_client import CircuitBreaker, CircuitBreakers, State
+from circuitbreaker_client._redirections import Address, Redirection, parse_redirection
 from circuitbreaker_client.events import Source
+from circuitbreaker_contract import access, protocol
+from circuitbreaker_contract.access import User
 from circuitbreaker_contract.state import Projection
 from circuitbreaker_local.redis_cluster import RedisCluster
-from tests.client.world import until
-from tests.contract.callers import Caller, load
+from circuitbreaker_local.redis_server import RedisServer
+from tests.authority import Authority
+from tests.client.world import fail, until, until_state
+from tests.contract.callers import POLICY, Caller, load, send
 
 NAMES = [f"service-{number}" for number in range(12)]
+LONG_SECONDS = 600.0  # a staleness so long that nothing is read again because of it
 
 
-def told(messages: list[str]) -> set[str]:
-    """The breakers that a warning calls elsewhere."""
-    return {text.split(":")[0].split("/")[1] for text in messages if "another node of a Redis Cluster" in text}
+class Fleet:
+    """A Cluster with the library and the breakers of NAMES, and what its operator and other clients do."""
 
-
-def test_a_breaker_of_another_node_is_said_to_be_elsewhere(redis_server_binary: Path, caplog) -> None:
-    with RedisCluster(redis_server_binary) as cluster, cluster.client(decode_responses=True) as client:
-        load(client)
-        there = set()
-        for name in NAMES:
-            caller = Caller(client, name)
+    def __init__(self, cluster: RedisCluster) -> None:
+        self.cluster = cluster
+        self.stack = ExitStack()
+        self.admin: Any = self.stack.enter_context(cluster.client(decode_responses=True, socket_timeout=5))
+        for node in cluster.nodes:
+            self.tell(node, "FLUSHALL")
+            self.tell(node, "CONFIG SET", "cluster-require-full-coverage", "no")
+        load(self.admin)
+        self.callers = {name: Caller(self.admin, name) for name in NAMES}
+        for caller in self.callers.values():
             caller.define(project=Projection.MESSAGES)
-            if client.get_node_from_key(caller.key).port == cluster.nodes[0].port:
-                there.add(name)
-        with CircuitBreakers(redis_url=cluster.nodes[0].url, namespace="demo") as breakers:
+        self.home = {name: self.node_of(caller.key) for name, caller in self.callers.items()}
+
+    def node_of(self, key: str) -> RedisServer:
+        port = self.admin.get_node_from_key(key).port
+        return next(node for node in self.cluster.nodes if node.port == port)
+
+    def one_of(self, node: RedisServer) -> str:
+        """The name of a breaker that is there."""
+        return next(name for name in NAMES if self.home[name] is node)
+
+    def client(self, node: int = 0, **options: Any) -> CircuitBreakers:
+        url = self.cluster.nodes[node].url
+        return CircuitBreakers(
+            **{
+                "redis_url": url,
+                "namespace": "demo",
+                "redis_timeout_seconds": 1.0,
+                "max_staleness_seconds": LONG_SECONDS,
+            }
+            | options
+        )
+
+    def reset(self, name: str) -> None:
+        send(self.admin, protocol.reset(self.callers[name].key, uid="u", token=uuid4().hex))
+
+    def tell(self, node: RedisServer, *words: str | int) -> Any:
+        with redis.Redis.from_url(node.url, decode_responses=True, socket_timeout=5) as client:
+            return client.execute_command(*words)
+
+    def take(self, name: str, node: RedisServer, *, known_to: Sequence[RedisServer]) -> Caller:
+        """As after a fail-over that has lost everything: `node` has the slot, and its operator defines the breaker."""
+        caller = self.callers[name]
+        self.tell(node, "CLUSTER BUMPEPOCH")
+        for each in known_to:
+            self.tell(each, "CLUSTER SETSLOT", key_slot(caller.key.encode()), "NODE", self.id_of(node))
+        there = Caller(self.stack.enter_context(redis.Redis.from_url(node.url, decode_responses=True)), name)
+        there.define(project=Projection.MESSAGES)
+        return there
+
+    def close(self) -> None:
+        self.stack.close()
+
+    def id_of(self, node: RedisServer) -> str:
+        return str(self.tell(node, "CLUSTER MYID"))
+
+
+@pytest.fixture(scope="module")
+def cluster(redis_server_binary: Path) -> Iterator[RedisCluster]:
+    with RedisCluster(redis_server_binary) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def fleet(cluster: RedisCluster) -> Iterator[Fleet]:
+    """On the Cluster of the module, which is empty but for its breakers. Without a node it serves what there is."""
+    with closing(Fleet(cluster)) as fleet:
+        yield fleet
+
+
+def is_shared(breaker: CircuitBreaker) -> bool:
+    return breaker.snapshot().source is Source.SHARED
+
+
+def test_breakers_of_all_nodes_are_shared(fleet: Fleet) -> None:
+    """Whichever node the address leads to: outcomes arrive, and what others do is heard."""
+    assert set(fleet.home.values()) == set(fleet.cluster.nodes)
+    for node in range(3):
+        with fleet.client(node) as breakers:
             assert [breakers[name].call(int) for name in NAMES] == [0] * len(NAMES)
-            elsewhere = {name for name in NAMES if name not in there}
-            until(lambda: told(caplog.messages) == elsewhere, "a warning of each that is elsewhere")
-            until(
-                lambda: {name for name in NAMES if breakers[name].snapshot().source is Source.SHARED} == there,
-                "the others to be shared",
-            )
-        assert there
-        assert elsewhere
+            until(lambda: all(is_shared(breakers[name]) for name in NAMES), "every breaker to be shared")
+            for name in NAMES:
+                fail(breakers[name], POLICY.failure_threshold)
+            for name, caller in fleet.callers.items():
+                until(lambda caller=caller: caller.observe().state is State.OPEN, f"{name} to open")
+                until_state(breakers[name], State.OPEN)
+                fleet.reset(name)
+                until_state(breakers[name], State.CLOSED)
+        for caller in fleet.callers.values():
+            totals = caller.observe().totals
+            assert (totals.successes, totals.failures) == (node + 1, 3 * (node + 1))
+
+
+def test_a_breaker_moves(fleet: Fleet) -> None:
+    """While its slot is on the way, and afterwards: nothing is lost, and nothing is counted by the old node.
+
+    As the shipped user of an application, whose rights are enough for that.
+    """
+    rule = access.rule(User.APP, namespace="demo", name="app", secret=">secret").split(" ")[1:]
+    for node in fleet.cluster.nodes:
+        fleet.tell(node, "ACL SETUSER", *rule)
+    old, new = fleet.cluster.nodes[1:]
+    name = fleet.one_of(old)
+    caller, slot = fleet.callers[name], key_slot(fleet.callers[name].key.encode())
+    with fleet.client(redis_url=f"redis://app:secret@127.0.0.1:{fleet.cluster.nodes[0].port}") as breakers:
+        breaker = breakers[name]
+        breaker.call(int)
+        until(lambda: caller.observe().totals.successes == 1, "the outcome")
+        fleet.tell(new, "CLUSTER SETSLOT", slot, "IMPORTING", fleet.id_of(old))
+        fleet.tell(old, "CLUSTER SETSLOT", slot, "MIGRATING", fleet.id_of(new))
+        keys = fleet.tell(old, "CLUSTER GETKEYSINSLOT", slot, 100)
+        fleet.tell(old, "MIGRATE", "127.0.0.1", new.port, "", 0, 5000, "KEYS", *keys)
+        fail(breaker)
+        until(lambda: caller.observe().totals.failures == 1, "an outcome on the way")
+        for node in (new, old):
+            fleet.tell(node, "CLUSTER SETSLOT", slot, "NODE", fleet.id_of(new))
+        fail(breaker, 2)
+        until_state(breaker, State.OPEN)
+        until(lambda: caller.observe().totals.failures == 3, "the outcomes afterwards")
+        assert is_shared(breaker)
+    assert fleet.tell(old, "CLUSTER COUNTKEYSINSLOT", slot) == 0
+
+
+def test_over_tls(redis_server_binary: Path, tmp_path: Path) -> None:
+    """Nodes tell of each other's ports for TLS, where the client shows the same certificate."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("node", "127.0.0.1")
+    tls = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(authority.ca)]
+    shown = f"ssl_ca_certs={authority.ca}&ssl_certfile={certificate}&ssl_keyfile={key}"
+    with RedisCluster(redis_server_binary, tls=tls) as cluster, closing(Fleet(cluster)) as fleet:
+        url = f"rediss://127.0.0.1:{cluster.tls_ports[0]}?{shown}"
+        with fleet.client(redis_url=url) as breakers:
+            assert [breakers[name].call(int) for name in NAMES] == [0] * len(NAMES)
+            until(lambda: all(is_shared(breakers[name]) for name in NAMES), "every breaker to be shared")
+
+
+def test_one_node_is_silent(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """Its breakers are decided by each process alone, and what was counted arrives later; the others go on."""
+    silent = fleet.cluster.nodes[1]
+    gone, name = fleet.one_of(silent), fleet.one_of(fleet.cluster.nodes[2])
+    fleet.tell(fleet.cluster.nodes[0], "CONFIG RESETSTAT")
+    with fleet.client(redis_timeout_seconds=0.1, max_staleness_seconds=1.0) as breakers:
+        for each in (gone, name):
+            breakers[each].call(int)
+            until(lambda each=each: is_shared(breakers[each]), f"{each} to be shared")
+        silent.pause()
+        try:
+            until(lambda: breakers[gone].call(int) == 0 and not is_shared(breakers[gone]), "it to decide alone")
+            for _ in range(2):  # also when that node was tried once more
+                fail(breakers[name], POLICY.failure_threshold)
+                until(lambda: fleet.callers[name].observe().state is State.OPEN, "the other one to open")
+                fleet.reset(name)
+                until_state(breakers[name], State.CLOSED)
+            assert is_shared(breakers[name])
+            assert not is_shared(breakers[gone])
+            assert (
+                redirections(fleet, fleet.cluster.nodes[0]) < 200
+            )  # a few each second, not each turn its outcomes anew
+        finally:
+            silent.resume()
+        until(lambda: is_shared(breakers[gone]), "it to be shared again", 30)
+        fail(breakers[gone], POLICY.failure_threshold)
+        until_state(breakers[gone], State.OPEN)
+        assert fleet.callers[gone].observe().state is State.OPEN
+    told = [text for text in caplog.messages if f":{silent.port} " in text]
+    assert len(told) == 2
+    assert "is silent, its breakers go on with what they know" in told[0]
+    assert "answers again after" in told[1]
+    assert not any(text.startswith("Redis is silent") for text in caplog.messages)
+
+
+def test_another_node_takes_over(fleet: Fleet) -> None:
+    """What a silent node had is asked for where it is now; the node may stay silent for ever."""
+    silent, other = fleet.cluster.nodes[1:]
+    name = fleet.one_of(silent)
+    with fleet.client(redis_timeout_seconds=0.1, max_staleness_seconds=1.0) as breakers:
+        breakers[name].call(int)
+        until(lambda: is_shared(breakers[name]), "it to be shared")
+        silent.pause()
+        try:
+            until(lambda: not is_shared(breakers[name]), "it to decide alone")
+            caller = fleet.take(name, other, known_to=[other, fleet.cluster.nodes[0]])
+            until(lambda: is_shared(breakers[name]), "it to be shared elsewhere")
+            fail(breakers[name], POLICY.failure_threshold)
+            until_state(breakers[name], State.OPEN)
+            assert caller.observe().state is State.OPEN
+        finally:
+            silent.resume()
+
+
+def test_what_is_missing_is_defined_where_it_belongs(fleet: Fleet) -> None:
+    """Without an operator: the library and the breakers, on every node that has one of them."""
+    for node in fleet.cluster.nodes:
+        fleet.tell(node, "FUNCTION FLUSH")
+    with fleet.client(namespace="alone", define_missing=True) as breakers:
+        assert [breakers[name].call(int) for name in NAMES] == [0] * len(NAMES)
+        until(lambda: all(is_shared(breakers[name]) for name in NAMES), "every breaker to be shared")
+    assert {Caller(fleet.admin, name, namespace="alone").observe().state for name in NAMES} == {State.CLOSED}
+
+
+def test_nodes_die(redis_server_binary: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """That of the address: the others are known by then, and messages come from one of them. All: Redis is silent."""
+    with RedisCluster(redis_server_binary) as cluster, closing(Fleet(cluster)) as fleet:
+        first, *others = cluster.nodes
+        own, name = fleet.one_of(first), fleet.one_of(others[0])
+        with fleet.client(redis_timeout_seconds=0.1, max_staleness_seconds=1.0) as breakers:
+            breakers[name].call(int)
+            until(lambda: is_shared(breakers[name]), "it to be shared")
+            first.kill()
+            until(lambda: subscribers(fleet, others) == 1, "a subscription elsewhere")  # nobody asked the dead one
+            fleet.admin.set_default_node(fleet.admin.get_node("127.0.0.1", others[0].port))
+            fail(breakers[name], POLICY.failure_threshold)
+            until_state(breakers[name], State.OPEN)
+            assert fleet.callers[name].observe().state is State.OPEN
+
+            breakers[own].call(int)
+            fleet.take(own, others[1], known_to=others)
+            until(lambda: is_shared(breakers[own]), "what the dead one had to be shared elsewhere")
+
+            for node in others:
+                node.kill()
+            until(lambda: not is_shared(breakers[name]) and not is_shared(breakers[own]), "each to decide alone")
+    assert sum(text.startswith("Redis is silent") for text in caplog.messages) == 1
+
+
+def redirections(fleet: Fleet, node: RedisServer) -> int:
+    """How many calls it has sent elsewhere."""
+    return sum(
+        each["rejected_calls"] for name, each in fleet.tell(node, "INFO", "commandstats").items() if "fcall" in name
+    )
+
+
+def subscribers(fleet: Fleet, nodes: list[RedisServer]) -> int:
+    return sum(fleet.tell(node, "PUBSUB NUMSUB", "circuit_breaker_updates")[0][1] for node in nodes)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("MOVED 3999 127.0.0.1:6381", Redirection(3999, Address("127.0.0.1", 6381), asking=False)),
+        ("ASK 0 redis-2.redis:6379", Redirection(0, Address("redis-2.redis", 6379), asking=True)),
+        ("MOVED 16383 :6379", Redirection(16383, Address("", 6379), asking=False)),
+        ("MOVED 7 fd00::1:6379", Redirection(7, Address("fd00::1", 6379), asking=False)),
+        ("MOVED 7 ?:6379", None),
+        ("MOVED 16384 a:1", None),
+        ("MOVED 1 a:0", None),
+        ("MOVED 1 a:65536", None),
+        ("MOVED 1 a", None),
+        ("MOVED -1 a:1", None),
+        ("MOVED 1 user@a:1", None),
+        ("MOVED 1 a b:1", None),
+        (f"MOVED 1 {'a' * 300}:1", None),
+        ("MOVED", None),
+        ("ERR MOVED 1 a:1", None),
+    ],
+)
+def test_redirections(text: str, found: Redirection | None) -> None:
+    assert parse_redirection(text) == found

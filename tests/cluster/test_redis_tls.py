@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import redis
-import trustme
 
 from circuitbreaker_contract import access
 from circuitbreaker_contract.access import User
@@ -21,6 +20,7 @@ from circuitbreaker_local.waiting import wait_until
 from circuitbreaker_operator.metrics import Metrics
 from circuitbreaker_operator.settings import Settings, table
 from circuitbreaker_operator.store import Store
+from tests.authority import Authority
 from tests.cluster.world import World
 
 
@@ -28,24 +28,6 @@ from tests.cluster.world import World
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, _, _ in table():
         monkeypatch.delenv(variable, raising=False)
-
-
-class Authority:
-    """A CA, and what it has signed, as files."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(exist_ok=True)
-        self._ca, self._folder = trustme.CA(), folder
-        self.ca = folder / "ca.pem"
-        self._ca.cert_pem.write_to_path(str(self.ca))
-
-    def issue(self, name: str, *identities: str) -> tuple[Path, Path]:
-        """(certificate, key)."""
-        signed = self._ca.issue_cert(*identities)
-        certificate, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
-        signed.cert_chain_pems[0].write_to_path(str(certificate))
-        signed.private_key_pem.write_to_path(str(key))
-        return certificate, key
 
 
 def tls_server(binary: Path, authority: Authority, *identities: str) -> tuple[RedisServer, int]:

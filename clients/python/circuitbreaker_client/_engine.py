@@ -34,7 +34,7 @@ from circuitbreaker_client._hearing import Hearing
 from circuitbreaker_client._rhythm import Rhythm
 from circuitbreaker_client._signals import Signal
 from circuitbreaker_client._talk import Talk
-from circuitbreaker_client._wire import connector
+from circuitbreaker_client._wire import reach
 from circuitbreaker_client.errors import StoreUnavailableError
 from circuitbreaker_client.events import Event, EventHook
 from circuitbreaker_client.settings import Settings
@@ -55,7 +55,7 @@ class Engine:
         self.settings = settings
         self.on_event = on_event
         self.epoch = 0
-        self._connect = connector(settings, pool)
+        self._reach = reach(settings, pool)
         self._all: WeakValueDictionary[BreakerKey, Core] = WeakValueDictionary()
         self._stopped = False
         self._begin()
@@ -79,8 +79,8 @@ class Engine:
         self._urgent: set[Core] = set()
         self._dropped: deque[Grant] = deque()
         self.active: dict[str, Core] = {}
-        self._talk = Talk(self.settings, self._connect, self.client)
-        self._hearing = Hearing(self.settings, self._connect)
+        self._talk = Talk(self.settings, self._reach, self.client)
+        self._hearing = Hearing(self.settings, self._talk.nodes.anybody)
         self._watched: object = None
         self._wall = time.time() - perf_counter()
         # A fleet should not ask as one.

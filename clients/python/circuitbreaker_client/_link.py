@@ -10,6 +10,7 @@ import redis
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from circuitbreaker_client._redirections import Redirection, parse_redirection
 from circuitbreaker_client._replies import RefusedReply
 from circuitbreaker_client._wire import Connect, Wire, unavailable
 from circuitbreaker_client.errors import StoreUnavailableError
@@ -22,9 +23,10 @@ CHUNK: Final = 50  # calls sent at once: some milliseconds of Redis' time, well 
 _MISSING: Final = "Function not found"
 # A fail-over (another server is, or will be, the right one), or a server that is busy with itself.
 _PASSING_WORDS: Final = (
-    "READONLY", "MASTERDOWN", "LOADING", "BUSY ", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS", "NOAUTH", "OOM ",
+    "READONLY", "MASTERDOWN", "LOADING", "BUSY ", "CLUSTERDOWN", "MISCONF", "NOREPLICAS", "NOAUTH", "OOM ",
 )  # fmt: skip
-_ELSEWHERE: Final = ("MOVED ", "ASK ")
+# Of a Redis Cluster: a breaker's keys are in two places at the moment, or nobody has its slot. Others are served.
+_ONE_SLOT: Final = ("TRYAGAIN", "CLUSTERDOWN Hash slot")
 
 
 class LibraryMissingError(CircuitBreakerError):
@@ -35,8 +37,20 @@ class StoreRefusedError(CircuitBreakerError):
     """Redis has answered, and does not do it: no permission, no memory."""
 
 
+class RedirectedError(CircuitBreakerError):
+    """Another node of a Redis Cluster has it."""
+
+    def __init__(self, to: Redirection) -> None:
+        super().__init__(f"{to.address} has it")
+        self.to = to
+
+
+class SlotUnavailableError(StoreUnavailableError):
+    """The node serves others, and not this breaker at the moment."""
+
+
 class Link:
-    """Sends calls and reads their replies. Not thread-safe.
+    """Sends calls to one server and reads their replies. Not thread-safe.
 
     An answer is late after `redis_timeout_seconds`: `late` is called then, and again until it comes or, after
     `patience_seconds`, the connection is given up. `late` may raise TimeoutError to give it up sooner.
@@ -49,20 +63,21 @@ class Link:
         self._wire: Wire | None = None
         self.patience_seconds = settings.patience_seconds  # of connections that are made from now on
 
-    def exchange(self, calls: Sequence[Call[Any]]) -> list[Any]:
+    def exchange(self, calls: Sequence[Call[Any]], *, asking: bool = False) -> list[Any]:
         """For each call its value, or the CircuitBreakerError that it was answered with.
 
-        Raises StoreUnavailableError when Redis does not answer, or serves nobody at the moment.
+        `asking`: they were sent here although their slot has not arrived yet. Raises StoreUnavailableError when Redis
+        does not answer, or serves nobody at the moment.
         """
         was_open = self._wire is not None
         try:
-            return self._exchanged(calls)
+            return self._exchanged(calls, asking)
         except (RedisError, OSError, StoreUnavailableError, VersionError) as error:
             self.close()
             if not was_open or isinstance(error, TimeoutError | RedisTimeoutError | StoreUnavailableError):
                 raise unavailable(error) from error
         try:
-            return self._exchanged(calls)  # it had been closed while we did not look
+            return self._exchanged(calls, asking)  # it had been closed while we did not look
         except (RedisError, OSError, StoreUnavailableError, VersionError) as error:
             self.close()
             raise unavailable(error) from error
@@ -88,15 +103,17 @@ class Link:
         if wire is not None:
             wire.close()
 
-    def _exchanged(self, calls: Sequence[Call[Any]]) -> list[Any]:
+    def _exchanged(self, calls: Sequence[Call[Any]], asking: bool) -> list[Any]:
         wire = self._opened()
+        before = [("ASKING",)] if asking else []
         found: list[Any] = []
         for first in range(0, len(calls), CHUNK):
             chunk = calls[first : first + CHUNK]
-            wire.send([call.command() for call in chunk])
-            found += map(_answer, chunk, self._received(wire, len(chunk)))
+            wire.send([command for call in chunk for command in (*before, call.command())])
+            replies = self._received(wire, len(chunk) * (1 + asking))
+            found += map(_answer, chunk, replies[asking :: 1 + asking])
         for answer in found:
-            if isinstance(answer, StoreUnavailableError):
+            if isinstance(answer, StoreUnavailableError) and not isinstance(answer, SlotUnavailableError):
                 raise answer
         return found
 
@@ -107,7 +124,7 @@ class Link:
         if self._wire is None:
             self._wire = Wire(self._connect, self.patience_seconds)
             # Which contract is spoken is asked once a connection. A missing library shows in every answer.
-            spoken = self._exchanged([protocol.version()])[0]
+            spoken = self._exchanged([protocol.version()], asking=False)[0]
             if isinstance(spoken, protocol.Version) and spoken.contract != library.CONTRACT_VERSION:
                 raise VersionError(
                     f"the library in Redis speaks contract version {spoken.contract}, "
@@ -127,12 +144,14 @@ def _answer(call: Call[Any], reply: Any) -> Any:
 
 def _translated(text: str) -> CircuitBreakerError:
     found: CircuitBreakerError | None = ContractError.from_reply(text)
+    if found is None and (redirection := parse_redirection(text)) is not None:
+        found = RedirectedError(redirection)
     if found is None and _MISSING in text:
         found = LibraryMissingError("Redis has no function library: is the operator running?")
+    if found is None and text.startswith(_ONE_SLOT):
+        found = SlotUnavailableError(text)
     if found is None and text.startswith(_PASSING_WORDS):
         found = StoreUnavailableError(text)
-    if text.startswith(_ELSEWHERE):
-        found = StoreRefusedError(f"another node of a Redis Cluster has it, and this client does not go there ({text})")
     found = found or StoreRefusedError(text)
     found.__cause__ = redis.ResponseError(text)
     return found

@@ -12,13 +12,14 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 from random import random
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from circuitbreaker_client._core import Core
 from circuitbreaker_client._grants import Ask
-from circuitbreaker_client._link import LibraryMissingError, Link
+from circuitbreaker_client._link import LibraryMissingError
+from circuitbreaker_client._nodes import Nodes
 from circuitbreaker_client._outbox import Batch
-from circuitbreaker_client._wire import Connect
+from circuitbreaker_client._wire import Reach
 from circuitbreaker_client.errors import StoreUnavailableError
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract import protocol
@@ -32,26 +33,36 @@ logger = logging.getLogger("circuitbreaker_client")
 ROUNDS: Final = 64  # pipelines in one turn at most, so that a storm of outcomes cannot keep hints waiting
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 1.0
+AWAY_SECONDS: Final = 0.25  # until a breaker is asked for again whose node of a Redis Cluster was silent
 _NONE: Final[AbstractSet[Core]] = frozenset()
 
-Job = tuple[Call[Any], Callable[[Any, float], None]]
+
+class Job(NamedTuple):
+    """A call, and what to do with its answer, which `ask` waits for."""
+
+    core: Core
+    call: Call[Any]
+    read: Callable[[Any, float], None]
+    ask: Ask | None = None
 
 
 class Talk:
     """`submit` may be called and `dirty` added to by any thread; the rest belongs to the background thread."""
 
-    def __init__(self, settings: Settings, connect: Connect, client: str) -> None:
+    def __init__(self, settings: Settings, reach: Reach, client: str) -> None:
         self.ends = False  # who closes the client waits for no late answer
         self.dirty: set[Core] = set()
         self._settings = settings
         self._client = client
-        self._link = Link(connect, settings, self._is_late)
+        self.nodes = Nodes(reach, settings, self._is_late)
         self._inbox: deque[Ask] = deque()
-        self._asked: list[Ask] = []  # whose answers are under way
+        self._asked: set[Ask] = set()  # whose answers are under way
         self._late = False
         self._looking: defaultdict[Core, list[Ask]] = defaultdict(list)
         self._to_define: set[Core] = set()
         self._defined_at: dict[str, float] = {}
+        self._away: set[Core] = set()  # of a node that is silent while others speak
+        self._away_until = 0.0
         self._down_since: float | None = None
         self._try_at = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
@@ -63,7 +74,7 @@ class Talk:
 
     def submit(self, ask: Ask) -> None:
         """Asks in the next turn, or answers at once that there is nobody to ask."""
-        if self._late or not self.is_up:
+        if self._late or not self.is_up or ask.core in self._away:
             ask.fail(StoreUnavailableError("Redis is silent"))
         else:
             self._inbox.append(ask)
@@ -76,6 +87,8 @@ class Talk:
         if self._down_since is not None and perf_counter() < self._try_at:
             self._fail(StoreUnavailableError("Redis is silent"))
             return
+        if self._away and perf_counter() >= self._away_until:
+            self._come_back()
         for _ in range(ROUNDS):
             jobs = self._jobs(cores, hinted)
             if not jobs:
@@ -83,14 +96,9 @@ class Talk:
             hinted = _NONE
             sent_at = perf_counter()
             try:
-                answers = self._link.exchange([call for call, _ in jobs])
-            except StoreUnavailableError as error:
-                self._went_down(error, active)
-                return
-            self._came_up()
-            for (_, read), answer in zip(jobs, answers, strict=True):
-                read(answer, sent_at)
-            try:
+                for number, answer in self.nodes.exchange([job.call for job in jobs]):
+                    self._answered(jobs[number], answer, sent_at)
+                self._came_up()
                 self._define()
             except StoreUnavailableError as error:
                 self._went_down(error, active)
@@ -98,8 +106,9 @@ class Talk:
 
     def last_turn(self, cores: list[Core]) -> None:
         """Before the end: only when Redis has answered lately; a second attempt, since there is no later one."""
-        self._link.patience_seconds = self._settings.redis_timeout_seconds
+        self.nodes.hurry()
         for _ in range(2 if self.is_up else 0):
+            self._come_back()
             self.dirty.clear()
             self._try_at = 0.0
             self.turn(cores, [], _NONE)
@@ -108,13 +117,14 @@ class Talk:
         self._fail(StoreUnavailableError("the client is closed"))
 
     def close(self) -> None:
-        self._link.close()
+        self.nodes.close()
 
-    # --- jobs: a call, and what to do with its answer ----------------------------------------------------------------
+    # --- jobs --------------------------------------------------------------------------------------------------------
 
     def _jobs(self, cores: list[Core], hinted: AbstractSet[Core]) -> list[Job]:
         jobs: list[Job] = []
-        asks = [self._inbox.popleft() for _ in range(len(self._inbox))]
+        cores = [core for core in cores if core not in self._away]
+        asks = self._asks()
         # Before the questions, and of all who ask: a slot that this process has just freed is not refused to it.
         for core in dict.fromkeys([*cores, *(ask.core for ask in asks)]):
             jobs += [self._settle(core, *each) for each in [*core.settling]]
@@ -124,23 +134,51 @@ class Talk:
                 self._looking[ask.core].append(ask)
                 self.dirty.add(ask.core)
             else:
-                self._asked.append(ask)
+                self._asked.add(ask)
                 call = protocol.acquire(ask.core.redis_key, client=self._client, lease=ask.lease)
-                jobs.append((call, partial(self._acquired, ask)))
+                jobs.append(Job(ask.core, call, partial(self._acquired, ask), ask))
         for core in cores:
             if (batch := core.next_batch()) is not None:
-                jobs.append((self._report(core, batch), partial(self._reported, core)))
+                jobs.append(Job(core, self._report(core, batch), partial(self._reported, core)))
             elif core in hinted:
                 # The reply to a report tells the standing, at a fifth of what the whole snapshot costs; and a report
                 # that Redis has seen already counts nothing. Of fifty processes the last one gains most.
                 if (repeated := core.repeatable(perf_counter())) is not None:
-                    jobs.append((self._report(core, repeated), partial(self._repeated, core)))
+                    jobs.append(Job(core, self._report(core, repeated), partial(self._repeated, core)))
                 else:
                     self.dirty.add(core)
         while self.dirty:
             core = self.dirty.pop()
-            jobs.append((protocol.observe(core.redis_key), partial(self._observed, core)))
+            if core not in self._away:
+                jobs.append(Job(core, protocol.observe(core.redis_key), partial(self._observed, core)))
         return jobs
+
+    def _asks(self) -> list[Ask]:
+        """Those that can be brought to somebody."""
+        asks = [self._inbox.popleft() for _ in range(len(self._inbox))]
+        for ask in asks:
+            if ask.core in self._away:
+                ask.fail(StoreUnavailableError("its node of the Redis Cluster is silent"))
+        return [ask for ask in asks if ask.core not in self._away]
+
+    def _answered(self, job: Job, answer: Any, sent_at: float) -> None:
+        if not isinstance(answer, StoreUnavailableError):
+            self._came_up()  # before anybody who waited goes on
+            job.read(answer, sent_at)
+            return
+        if not self._away:
+            self._away_until = perf_counter() + AWAY_SECONDS
+        self._away.add(job.core)
+        asks = self._looking.pop(job.core, [])
+        if job.ask is not None:
+            self._asked.discard(job.ask)
+            asks.append(job.ask)
+        for ask in asks:
+            ask.fail(answer)
+
+    def _come_back(self) -> None:
+        self.dirty.update(self._away)
+        self._away.clear()
 
     def _report(self, core: Core, batch: Batch) -> Call[Standing]:
         return protocol.report(core.redis_key, client=self._client, seq=batch.seq, order=batch.order, batch=batch.runs)
@@ -153,7 +191,7 @@ class Talk:
 
     def _settle(self, core: Core, lease: str, order: tuple[int, int], outcome: Outcome) -> Job:
         call = protocol.settle(core.redis_key, client=self._client, lease=lease, order=order, outcome=outcome)
-        return call, partial(self._settled, core, lease)
+        return Job(core, call, partial(self._settled, core, lease))
 
     def _settled(self, core: Core, lease: str, answer: Standing | CircuitBreakerError, sent_at: float) -> None:
         core.saw_settled(lease)
@@ -163,6 +201,7 @@ class Talk:
             self.dirty.add(core)
 
     def _acquired(self, ask: Ask, answer: Permit | CircuitBreakerError, sent_at: float) -> None:
+        self._asked.discard(ask)
         if isinstance(answer, Permit):
             ask.core.saw_permit(ask, answer, sent_at)
         else:
@@ -213,11 +252,12 @@ class Talk:
         wanted = [*self._to_define]
         self._to_define.clear()
         try:
-            self._link.load_library()
             policy = self._settings.policy
-            self._link.exchange(
-                [protocol.configure(core.redis_key, owner=ENV, uid=ENV, generation=1, policy=policy) for core in wanted]
-            )
+            calls = [
+                protocol.configure(core.redis_key, owner=ENV, uid=ENV, generation=1, policy=policy) for core in wanted
+            ]
+            self.nodes.load_library(calls)
+            deque(self.nodes.exchange(calls), maxlen=0)  # what became of it shows at the next look
         except StoreUnavailableError:
             raise
         except CircuitBreakerError as error:
@@ -239,6 +279,7 @@ class Talk:
             logger.warning("Redis is silent, breakers go on with what they know: %s", error)
         self._try_at = now + self._pause_seconds * (0.5 + random() / 2)  # noqa: S311 - a fleet should not come as one
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+        self._away.clear()
         self.dirty.update([*active])
         self._fail(error)
 

@@ -16,6 +16,7 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.retry import Retry
 
+from circuitbreaker_client._redirections import Address
 from circuitbreaker_client._replies import Replies
 from circuitbreaker_client.errors import StoreUnavailableError
 from circuitbreaker_client.settings import Settings
@@ -36,9 +37,10 @@ class PasswordFile(CredentialProvider):
 
 
 Connect = Callable[[float], Any]  # with that many seconds for the connection and for each word of the login
+Reach = Callable[[Address | None], Connect]  # of another server than the one of the settings, with the same login
 
 
-def connector(settings: Settings, pool: redis.ConnectionPool | None) -> Connect:
+def reach(settings: Settings, pool: redis.ConnectionPool | None) -> Reach:
     """Makes connections, unconnected. From `pool` are taken address, login and TLS, not its timeouts."""
     ours: dict[str, Any] = {
         "retry": Retry(NoBackoff(), 0),
@@ -59,7 +61,16 @@ def connector(settings: Settings, pool: redis.ConnectionPool | None) -> Connect:
     taken = ("socket_timeout", "socket_connect_timeout", "retry_on_timeout", "retry_on_error")
     for name in (*taken, "maint_notifications_config"):
         options.pop(name, None)
-    return lambda seconds: pool.connection_class(**options, socket_timeout=seconds, socket_connect_timeout=seconds)
+
+    def to(address: Address | None) -> Connect:
+        kind, at = pool.connection_class, dict(options)
+        if address is not None:
+            if at.pop("path", None) is not None:  # a Unix socket leads to one node only
+                kind = redis.Connection
+            at |= address._asdict()
+        return lambda seconds: kind(**at, socket_timeout=seconds, socket_connect_timeout=seconds)
+
+    return to
 
 
 def unavailable(error: BaseException) -> StoreUnavailableError:
