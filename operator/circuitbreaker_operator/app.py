@@ -45,6 +45,7 @@ from circuitbreaker_operator.status import UNAVAILABLE_AFTER_SECONDS
 from circuitbreaker_operator.store import Store
 from circuitbreaker_operator.subscription import Hint, Subscription
 from circuitbreaker_operator.sweep import Sweep
+from circuitbreaker_operator.telling import Telling
 from circuitbreaker_operator.web import Web
 from circuitbreaker_operator.workqueue import WorkQueue
 
@@ -148,10 +149,11 @@ class Operator:
         # Kopf's thread may hold the interpreter for a whole interval while a deadline passes in ours.
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         settings = self.settings
-        cluster = self._cluster = Cluster(await load_configuration(), check=self._fence.check)
+        telling = Telling()
+        cluster = self._cluster = Cluster(await load_configuration(), check=self._fence.check, telling=telling)
         store = self._store = Store(settings, self.metrics, check=self._fence.check)
         # Renewals have a client of their own: what waits for its turn there does not wait for statuses.
-        renewals = Cluster(await load_configuration(), says=False)
+        renewals = Cluster(await load_configuration(), says=False, telling=telling)
         try:
             if (namespace := lease_namespace(settings)) is not None:
                 self._elector = Elector(settings, renewals, self._fence, namespace=namespace)

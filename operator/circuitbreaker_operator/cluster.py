@@ -24,10 +24,16 @@ from kubernetes.aio.config import kube_config
 
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_operator import lease as leases
-from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailableError, SettingsError
+from circuitbreaker_operator.errors import (
+    ClusterRefusedError,
+    ClusterUnavailableError,
+    EventsUnavailableError,
+    SettingsError,
+)
 from circuitbreaker_operator.lease import Lease
 from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.resource import API_VERSION, GROUP, PLURAL, VERSION, Resource
+from circuitbreaker_operator.telling import Telling
 
 T = TypeVar("T")
 
@@ -148,7 +154,8 @@ class Cluster:
     """The API server. Raises ClusterUnavailableError (come back later) or ClusterRefusedError (status, reason).
 
     `check` is called before each request and may forbid it; without `says`, whoever asks speaks of outages. When the
-    credentials are refused they are loaded again: of a kubeconfig a token, or a plugin's, is read but once.
+    credentials are refused they are loaded again: of a kubeconfig a token, or a plugin's, is read but once. `telling`
+    is shared by all that write for one operator.
     Making one raises SettingsError when the certificates of the configuration cannot be used.
     """
 
@@ -159,8 +166,10 @@ class Cluster:
         waits: bool = True,
         check: Callable[[], None] = lambda: None,
         says: bool = True,
+        telling: Telling | None = None,
     ) -> None:
         self._check = check
+        self._telling = telling or Telling()
         try:
             self._client = ApiClient(configuration)
         except OSError as error:  # an error of TLS is one
@@ -230,8 +239,16 @@ class Cluster:
         return await self._request("PATCH", path, Resource.of, body, content_type="application/merge-patch+json")
 
     async def create_event(self, body: Mapping[str, Any]) -> None:
-        namespace = body["metadata"]["namespace"]
-        await self._send("POST", f"/api/v1/namespaces/{namespace}/events", lambda _: None, body)
+        """Raises EventsUnavailableError as well."""
+        if not self._telling.is_worth_a_try():
+            raise EventsUnavailableError(str(self._telling.cause))
+        path = f"/api/v1/namespaces/{body['metadata']['namespace']}/events"
+        try:
+            await self._send("POST", path, lambda _: None, body, is_event=True)
+        except ClusterUnavailableError as error:
+            if self._telling.is_hopeless:
+                raise EventsUnavailableError(str(error)) from error
+            raise
 
     async def get_lease(self, namespace: str, name: str) -> Lease | None:
         try:
@@ -281,6 +298,7 @@ class Cluster:
         query: list[tuple[str, str]] | None = None,
         accept: str = "application/json",
         content_type: str = "application/json",
+        is_event: bool = False,
     ) -> T:
         """What `read` makes of the answer. One that it cannot read comes of something before the API server."""
         url = f"{self.address}{path}{f'?{urlencode(query)}' if query else ''}"
@@ -296,9 +314,11 @@ class Cluster:
                 )
                 data: bytes = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
-                self._reached = False
-                self._outage.failed(str(error) or type(error).__name__)
-                raise ClusterUnavailableError(str(error) or type(error).__name__) from error
+                silence = ClusterUnavailableError(str(error) or type(error).__name__)
+                if not is_event or not self._telling.failed(began, silence):
+                    self._reached = False
+                    self._outage.failed(silence)
+                raise silence from error
         self.latency_seconds = loop.time() - began
         refusal = None
         if not 200 <= response.status < 300:
@@ -309,7 +329,10 @@ class Cluster:
             except _UNREADABLE as error:
                 refusal = ClusterUnavailableError(f"{response.status} that is no answer of it: {data[:80]!r}")
                 refusal.__cause__ = error
-        self._judge(method, response.status, refusal)
+        if not is_event or not self._fails_alone(began, refusal):
+            self._judge(method, response.status, refusal)
+        if method != "GET" and not is_event and not isinstance(refusal, ClusterUnavailableError):
+            self._telling.accepted()
         if response.status == _UNAUTHORIZED:
             await self._log_in_again()
         if refusal is not None:
@@ -329,6 +352,13 @@ class Cluster:
             return
         before, self._client = self._client, client
         await before.close()  # type: ignore[no-untyped-call]
+
+    def _fails_alone(self, began_at: float, refusal: ClusterRefusedError | ClusterUnavailableError | None) -> bool:
+        """Whether an Event tells nothing of the API server."""
+        if isinstance(refusal, ClusterUnavailableError):
+            return self._telling.failed(began_at, refusal)
+        self._telling.posted()
+        return False
 
     def _judge(self, method: str, status: int, refusal: ClusterRefusedError | ClusterUnavailableError | None) -> None:
         """What an answer tells of the API server."""

@@ -23,6 +23,10 @@ class ClusterUnavailableError(CircuitBreakerError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class EventsUnavailableError(ClusterUnavailableError):
+    """Events cannot be written, while all else can and for a while: nothing should wait for them."""
+
+
 class ClusterRefusedError(CircuitBreakerError):
     """The API server refused a request; `status` is the HTTP status, `reason` Kubernetes' word for it."""
 

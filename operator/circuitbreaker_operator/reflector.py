@@ -23,7 +23,12 @@ from circuitbreaker_operator import events, status
 from circuitbreaker_operator.cache import Cache, Change
 from circuitbreaker_operator.cluster import IN_FLIGHT, Cluster, is_terminating
 from circuitbreaker_operator.echoes import Echoes
-from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailableError, StoreUnavailableError
+from circuitbreaker_operator.errors import (
+    ClusterRefusedError,
+    ClusterUnavailableError,
+    EventsUnavailableError,
+    StoreUnavailableError,
+)
 from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.metrics import Book, Metrics
 from circuitbreaker_operator.plan import STORE_CONFLICT, Plan, Rejected, own, plan, reset_token
@@ -44,6 +49,7 @@ _TOGETHER: Final = IN_FLIGHT // 2  # of many that wait, so many are read in one 
 _HISTORY: Final = 8
 _EARLY_SECONDS: Final = 1.0  # the refresh comes round in steps of about a second
 _LOOK_INTERVALS: Final = 20  # at the default, each of 10,000 breakers every 20 minutes: 8 reads a second
+_WITHOUT_EVENTS: Final = "look for what is in their way (a webhook, an etcd of their own); statuses go on without"
 _WHOLE_HISTORY: Final = protocol.MAX_HISTORY
 
 
@@ -397,6 +403,11 @@ class Reflector:
             else:
                 result = "refused"
                 self._events_outage.failed(error)
+        except EventsUnavailableError as error:
+            result = "dropped"
+            if self._events_outage.seconds == 0.0:
+                self.hurry()
+            self._events_outage.failed(error, remedy=_WITHOUT_EVENTS)
         self._metrics.events.labels(event.reason, result).inc()
         if result == "posted":
             extra = {"breaker": event.key, "reason": event.reason}
