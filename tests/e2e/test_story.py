@@ -217,4 +217,3 @@ def test_upgrade(cluster: Cluster) -> None:
     cluster.kubectl("annotate", "circuitbreaker", BREAKER, "--namespace", SHOP, "circuitbreaker.dev/reset=1")
     cluster.recovers()
     uninstall(cluster)
-    cluster.kubectl("delete", "namespace", SHOP)
