@@ -7,8 +7,10 @@ import pytest
 from circuitbreaker_client import CircuitBreakers, Policy, Settings, SettingsError
 from circuitbreaker_client import settings as module
 from circuitbreaker_client.settings import DEFAULT_POLICY
+from circuitbreaker_contract.environment import POLICY_VARIABLES
 from circuitbreaker_contract.policy import Mode
 from circuitbreaker_operator.settings import Settings as OperatorSettings
+from circuitbreaker_operator.settings import table
 
 
 def test_defaults(monkeypatch) -> None:
@@ -23,6 +25,16 @@ def test_client_and_operator_have_the_same_defaults() -> None:
     operator = OperatorSettings(_env_file=None)
     for name in ("failure_threshold", "recovery_timeout_ms", "half_open_limit", "probe_timeout_ms"):
         assert getattr(operator, name) == getattr(DEFAULT_POLICY, name), name
+
+
+def test_typing_errors_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    """And nothing of what others read: not even the operator's variables look like them."""
+    Settings.from_env({"CB_FAILURE_TRESHOLD": "7", "CB_MIN_CALLS": "", "CB_COLOUR": "red", "CBREDIS_URL": "x"})
+    assert caplog.messages == ["CB_FAILURE_TRESHOLD is not a setting of the client; CB_FAILURE_THRESHOLD is"]
+    caplog.clear()
+    shared = {variable for variable, _ in module._VARIABLES.values()} | {*POLICY_VARIABLES.values(), "CB_MODE"}
+    Settings.from_env({variable: "x" for variable, _, _ in table() if variable not in shared})
+    assert caplog.messages == []
 
 
 def test_everything_from_the_environment(tmp_path) -> None:

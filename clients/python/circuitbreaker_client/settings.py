@@ -16,11 +16,14 @@
 | `policy` | `CB_FAILURE_THRESHOLD`, ... | 5 failures in a row, 30 s, 3 probes; only where Redis has told none |
 
 A variable for a length is a duration (`1m30s`, `500ms`) or a bare whole number of seconds. An empty one is not set.
+What looks like one of these with a typing error is said in the log.
 """
 
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Self, TypedDict, Unpack, cast
 
@@ -30,6 +33,8 @@ from circuitbreaker_contract.environment import POLICY_VARIABLES, check_redis_ur
 from circuitbreaker_contract.errors import InvalidPolicyError
 from circuitbreaker_contract.keys import DEFAULT_PREFIX, NAME_FORM, Keys
 from circuitbreaker_contract.policy import BOUNDS, Mode, Policy
+
+logger = logging.getLogger("circuitbreaker_client")
 
 LONGEST_PATIENCE_SECONDS: Final = 1.0
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -127,6 +132,8 @@ class Settings:
             values["policy"] = _policy(found, wrong)
         if wrong:
             raise SettingsError("\n".join(wrong))
+        for sentence in _typing_errors(found):
+            logger.warning(sentence)
         return cls.of(**cast("Options", {**values, **options}))
 
 
@@ -167,6 +174,14 @@ def _policy(found: Mapping[str, str], wrong: list[str]) -> Policy:
     except InvalidPolicyError as error:
         wrong.append(_in_variables(str(error)))
         return DEFAULT_POLICY
+
+
+def _typing_errors(found: Mapping[str, str]) -> Iterator[str]:
+    known = {variable for variable, _ in _VARIABLES.values()} | {*POLICY_VARIABLES.values(), "CB_MODE"}
+    for name in found:
+        if name.startswith("CB_") and name not in known and name != _OF_THE_OPERATOR:
+            for near in get_close_matches(name, known, n=1, cutoff=0.85):
+                yield f"{name} is not a setting of the client; {near} is"
 
 
 def _in_variables(text: str) -> str:
@@ -220,6 +235,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], object]]] = {
     "max_breakers": _between(1, 1_000_000),
     "policy": _check_policy,
 }
+_OF_THE_OPERATOR: Final = "CB_NAMESPACES"  # the one that looks like one of ours
 _VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "redis_url": ("CB_REDIS_URL", str),
     "redis_password_file": ("CB_REDIS_PASSWORD_FILE", Path),
