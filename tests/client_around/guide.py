@@ -18,7 +18,7 @@ def options() -> str:
         option, variable, default = (cell.strip() for cell in row.strip("|").split("|"))
         unit = next((unit for ending, unit in UNITS.items() if option.strip("`").endswith(ending)), "")
         rows.append(f"| {option} | {variable} | {unit} | {default} |")
-    note = re.findall(r"^A variable for .*$", settings.__doc__ or "", re.MULTILINE)
+    note = re.findall(r"^(?:A variable for|What looks like) .*$", settings.__doc__ or "", re.MULTILINE)
     return "\n".join(["| option | variable | unit | default |", "|---|---|---|---|", *rows, "", *note])
 
 
