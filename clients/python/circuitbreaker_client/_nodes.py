@@ -6,6 +6,7 @@ address may be that of any node. While one node is silent the breakers of the ot
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import choice
 from time import perf_counter
@@ -27,6 +28,7 @@ FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 1.0
 WAITED_SHARE: Final = 0.1  # of the thread's time at most, for a silent node: the others' breakers wait meanwhile
 _FORGOTTEN_SECONDS: Final = 60.0
+_REMEMBERED: Final = 32  # addresses that were told of; a Cluster whose nodes get new ones leaves old ones behind
 
 T = TypeVar("T")
 Node = Address | None  # None: the address of the settings, which may be a name that leads to several
@@ -57,6 +59,7 @@ class Nodes:
         self._links: dict[Node, Link] = {}
         self._of_slot: dict[int, Address] = {}
         self._first: Node = None  # who is asked for a slot that nobody has told of
+        self._told: deque[Address] = deque(maxlen=_REMEMBERED)  # the latest last; for when nobody else is left
         self._silent: dict[Node, _Silence] = {}
         self._heard: Node = None
 
@@ -88,7 +91,7 @@ class Nodes:
 
     def anybody(self, seconds: float) -> Any:
         """A connection, unconnected, to hear messages by: all nodes pass them on. Each time to another one."""
-        known = self._known()
+        known = self._in_use()
         node = known[(known.index(self._heard) + 1) % len(known)] if self._heard in known else self._first
         self._heard = node
         return self._reach(node)(seconds)
@@ -124,6 +127,9 @@ class Nodes:
             address = Address(errand.node.host if errand.node else self._host_of_settings(), address.port)
         if not to.asking:
             self._of_slot[to.slot] = address
+        if address in self._told:
+            self._told.remove(address)
+        self._told.append(address)
         return errand._replace(node=address, asking=to.asking)
 
     def _host_of_settings(self) -> str:
@@ -136,16 +142,22 @@ class Nodes:
             self._ask_another_first()
 
     def _ask_another_first(self) -> None:
-        others = [node for node in self._known() if node != self._first and node not in self._silent]
+        others = [node for node in self._in_use() if node != self._first and node not in self._silent]
         if others:
             self._first = choice(others)  # noqa: S311
         elif self._first is not None:
             self._first = None
+        elif self._told:  # each in turn, and the address of the settings in between
+            self._told.rotate()
+            self._first = self._told[0]
         else:
             self._link(None).close()  # a name may lead elsewhere now
 
-    def _known(self) -> list[Node]:
+    def _in_use(self) -> list[Node]:
         return [*dict.fromkeys([None, self._first, *self._of_slot.values()])]
+
+    def _known(self) -> list[Node]:
+        return [*dict.fromkeys([*self._in_use(), *self._told])]
 
     # --- silence -----------------------------------------------------------------------------------------------------
 
@@ -175,7 +187,9 @@ class Nodes:
         before = self._silent.get(node)
         pause_seconds = min(2 * before.pause_seconds, LONGEST_PAUSE_SECONDS) if before else FIRST_PAUSE_SECONDS
         try_at = now + max(pause_seconds, (now - began_at) / WAITED_SHARE)
-        self._silent = {each: it for each, it in self._silent.items() if now < it.try_at + _FORGOTTEN_SECONDS}
+        self._silent = {
+            each: it for each, it in self._silent.items() if now < it.try_at + _FORGOTTEN_SECONDS or each in self._told
+        }
         self._silent[node] = _Silence(before.since if before else now, try_at, pause_seconds, error)
         self._forget(node)
         if node == self._first:
@@ -198,7 +212,7 @@ class Nodes:
     def _link(self, node: Node) -> Link:
         link = self._links.get(node)
         if link is None:
-            for gone in [each for each in self._links if each not in {*self._known(), node}]:
+            for gone in [each for each in self._links if each not in {*self._in_use(), node}]:
                 self._links.pop(gone).close()
             link = self._links[node] = Link(self._reach(node), self._settings, self._late)
             link.patience_seconds = self._patience_seconds
