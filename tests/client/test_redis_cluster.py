@@ -152,6 +152,21 @@ def test_a_breaker_moves(fleet: Fleet) -> None:
     assert fleet.tell(old, "CLUSTER COUNTKEYSINSLOT", slot) == 0
 
 
+def test_a_breaker_is_about_to_move(fleet: Fleet) -> None:
+    """While its keys are still where they were, a function may not look for one that is missing: not yet, not never."""
+    old, new = fleet.cluster.nodes[1:]
+    name = fleet.one_of(old)
+    caller, slot = fleet.callers[name], key_slot(fleet.callers[name].key.encode())
+    with fleet.client() as breakers:
+        fleet.tell(old, "CONFIG RESETSTAT")
+        fleet.tell(old, "CLUSTER SETSLOT", slot, "MIGRATING", fleet.id_of(new))
+        breakers[name].call(int)
+        until(lambda: calls(fleet, old, "failed_calls") > 0, "a question in vain")
+        fleet.tell(old, "CLUSTER SETSLOT", slot, "STABLE")
+        until(lambda: is_shared(breakers[name]), "it to be shared")
+        until(lambda: caller.observe().totals.late == 1, "the outcome of a call that this process has decided")
+
+
 def test_over_tls(redis_server_binary: Path, tmp_path: Path) -> None:
     """Nodes tell of each other's ports for TLS, where the client shows the same certificate."""
     authority = Authority(tmp_path)
@@ -184,9 +199,8 @@ def test_one_node_is_silent(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> N
                 until_state(breakers[name], State.CLOSED)
             assert is_shared(breakers[name])
             assert not is_shared(breakers[gone])
-            assert (
-                redirections(fleet, fleet.cluster.nodes[0]) < 200
-            )  # a few each second, not each turn its outcomes anew
+            # A few each second, not each turn its outcomes anew.
+            assert calls(fleet, fleet.cluster.nodes[0], "rejected_calls") < 200
         finally:
             silent.resume()
         until(lambda: is_shared(breakers[gone]), "it to be shared again", 30)
@@ -267,11 +281,9 @@ def covering(fleet: Fleet, nodes: list[RedisServer], needed: str) -> None:
         fleet.tell(node, "CONFIG SET", "cluster-require-full-coverage", needed)
 
 
-def redirections(fleet: Fleet, node: RedisServer) -> int:
-    """How many calls it has sent elsewhere."""
-    return sum(
-        each["rejected_calls"] for name, each in fleet.tell(node, "INFO", "commandstats").items() if "fcall" in name
-    )
+def calls(fleet: Fleet, node: RedisServer, which: str) -> int:
+    """How many it has sent elsewhere (`rejected_calls`), or how many functions have failed (`failed_calls`)."""
+    return sum(each[which] for name, each in fleet.tell(node, "INFO", "commandstats").items() if "fcall" in name)
 
 
 def subscribers(fleet: Fleet, nodes: list[RedisServer]) -> int:

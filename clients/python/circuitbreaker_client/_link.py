@@ -27,6 +27,7 @@ _PASSING_WORDS: Final = (
 )  # fmt: skip
 # Of a Redis Cluster: a breaker's keys are in two places at the moment, or nobody has its slot. Others are served.
 _ONE_SLOT: Final = ("TRYAGAIN", "CLUSTERDOWN Hash slot")
+_ON_THE_WAY: Final = "access a non local key"  # a function, of a key that is not there while its slot is being moved
 
 
 class LibraryMissingError(CircuitBreakerError):
@@ -148,7 +149,7 @@ def _translated(text: str) -> CircuitBreakerError:
         found = RedirectedError(redirection)
     if found is None and _MISSING in text:
         found = LibraryMissingError("Redis has no function library: is the operator running?")
-    if found is None and text.startswith(_ONE_SLOT):
+    if found is None and (text.startswith(_ONE_SLOT) or _ON_THE_WAY in text):
         found = SlotUnavailableError(text)
     if found is None and text.startswith(_PASSING_WORDS):
         found = StoreUnavailableError(text)
