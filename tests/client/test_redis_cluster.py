@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
@@ -16,10 +17,11 @@ from circuitbreaker_client.events import Source
 from circuitbreaker_contract import access, protocol
 from circuitbreaker_contract.access import User
 from circuitbreaker_contract.state import Projection
+from circuitbreaker_local.processes import free_port
 from circuitbreaker_local.redis_cluster import RedisCluster
 from circuitbreaker_local.redis_server import RedisServer
 from tests.authority import Authority
-from tests.client.world import fail, until, until_state
+from tests.client.world import World, fail, until, until_state
 from tests.contract.callers import POLICY, Caller, load, send
 
 NAMES = [f"service-{number}" for number in range(12)]
@@ -279,6 +281,27 @@ def covering(fleet: Fleet, nodes: list[RedisServer], needed: str) -> None:
     """Whether they serve only while every slot is served."""
     for node in nodes:
         fleet.tell(node, "CONFIG SET", "cluster-require-full-coverage", needed)
+
+
+def test_a_node_that_has_no_slots(redis_server_binary: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nor knows of another one, as when it has left its Cluster: that is told, and it is tried about once a second."""
+    options = ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+    with RedisServer(redis_server_binary, arguments=options) as lonely, closing(World(lonely)) as world:
+        breakers = world.client()
+        names = NAMES[:2]
+        before, began_at = connections(world), perf_counter()
+        for name in names:
+            breakers[name].call(int)
+        until(lambda: connections(world) >= before + 6, "calls, messages, and calls anew")
+        assert perf_counter() - began_at > 1.5
+    why = "the Redis Cluster does not serve it at the moment: CLUSTERDOWN Hash slot not served"
+    assert sorted(text for text in caplog.messages if "CLUSTERDOWN" in text) == [
+        f"demo/{name}: {why}" for name in names
+    ]
+
+
+def connections(world: World) -> int:
+    return int(world.admin.info("stats")["total_connections_received"])
 
 
 def calls(fleet: Fleet, node: RedisServer, which: str) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from circuitbreaker_client._core import Core
 from circuitbreaker_client._grants import Ask
-from circuitbreaker_client._link import LibraryMissingError
+from circuitbreaker_client._link import LibraryMissingError, SlotUnavailableError
 from circuitbreaker_client._nodes import Nodes
 from circuitbreaker_client._outbox import Batch
 from circuitbreaker_client._wire import Reach
@@ -33,7 +33,7 @@ logger = logging.getLogger("circuitbreaker_client")
 ROUNDS: Final = 64  # pipelines in one turn at most, so that a storm of outcomes cannot keep hints waiting
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 1.0
-AWAY_SECONDS: Final = 0.25  # until a breaker is asked for again whose node of a Redis Cluster was silent
+AWAY_SECONDS: Final = 0.25  # until a breaker is asked for again whose node of a Redis Cluster was silent; it doubles
 _NONE: Final[AbstractSet[Core]] = frozenset()
 
 
@@ -63,6 +63,7 @@ class Talk:
         self._defined_at: dict[str, float] = {}
         self._away: set[Core] = set()  # of a node that is silent while others speak
         self._away_until = 0.0
+        self._away_seconds = AWAY_SECONDS
         self._down_since: float | None = None
         self._try_at = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
@@ -99,6 +100,8 @@ class Talk:
                 for number, answer in self.nodes.exchange([job.call for job in jobs]):
                     self._answered(jobs[number], answer, sent_at)
                 self._came_up()
+                if not self._away:
+                    self._away_seconds = AWAY_SECONDS
                 self._define()
             except StoreUnavailableError as error:
                 self._went_down(error, active)
@@ -167,8 +170,11 @@ class Talk:
             job.read(answer, sent_at)
             return
         if not self._away:
-            self._away_until = perf_counter() + AWAY_SECONDS
+            self._away_until = perf_counter() + self._away_seconds
+            self._away_seconds = min(2 * self._away_seconds, LONGEST_PAUSE_SECONDS)
         self._away.add(job.core)
+        if isinstance(answer, SlotUnavailableError):  # Nodes tells of those that are silent
+            self._warn(job.core.name, f"{job.core.name}: the Redis Cluster does not serve it at the moment: {answer}")
         asks = self._looking.pop(job.core, [])
         if job.ask is not None:
             self._asked.discard(job.ask)
