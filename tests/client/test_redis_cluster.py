@@ -134,7 +134,7 @@ def test_a_breaker_moves(fleet: Fleet) -> None:
         fleet.tell(node, "ACL SETUSER", *rule)
     old, new = fleet.cluster.nodes[1:]
     name = fleet.one_of(old)
-    caller, slot = fleet.callers[name], key_slot(fleet.callers[name].key.encode())
+    caller, slot = fleet.callers[name], slot_of(fleet, name)
     with fleet.client(redis_url=f"redis://app:secret@127.0.0.1:{fleet.cluster.nodes[0].port}") as breakers:
         breaker = breakers[name]
         breaker.call(int)
@@ -158,7 +158,7 @@ def test_a_breaker_is_about_to_move(fleet: Fleet) -> None:
     """While its keys are still where they were, a function may not look for one that is missing: not yet, not never."""
     old, new = fleet.cluster.nodes[1:]
     name = fleet.one_of(old)
-    caller, slot = fleet.callers[name], key_slot(fleet.callers[name].key.encode())
+    caller, slot = fleet.callers[name], slot_of(fleet, name)
     with fleet.client() as breakers:
         fleet.tell(old, "CONFIG RESETSTAT")
         fleet.tell(old, "CLUSTER SETSLOT", slot, "MIGRATING", fleet.id_of(new))
@@ -167,6 +167,26 @@ def test_a_breaker_is_about_to_move(fleet: Fleet) -> None:
         fleet.tell(old, "CLUSTER SETSLOT", slot, "STABLE")
         until(lambda: is_shared(breakers[name]), "it to be shared")
         until(lambda: caller.observe().totals.late == 1, "the outcome of a call that this process has decided")
+
+
+def test_an_address_that_is_not_known_yet(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """Nodes that are to tell hostnames say `?` of one whose name they have not heard yet: outcomes are kept."""
+    first, home = fleet.cluster.nodes[:2]
+    name = fleet.one_of(home)
+    fleet.tell(first, "CONFIG SET", "cluster-preferred-endpoint-type", "hostname")
+    try:
+        with fleet.client() as breakers:
+            breakers[name].call(int)
+            until(lambda: any(name in text for text in caplog.messages), "a warning")
+            fleet.tell(first, "CONFIG SET", "cluster-preferred-endpoint-type", "ip")
+            until(lambda: is_shared(breakers[name]), "it to be shared")
+            until(lambda: fleet.callers[name].observe().totals.late == 1, "the outcome")
+    finally:
+        fleet.tell(first, "CONFIG SET", "cluster-preferred-endpoint-type", "ip")
+    told = [text for text in caplog.messages if name in text]
+    assert told == [
+        f"demo/{name}: the Redis Cluster does not serve it at the moment: MOVED {slot_of(fleet, name)} ?:{home.port}"
+    ]
 
 
 def test_over_tls(redis_server_binary: Path, tmp_path: Path) -> None:
@@ -302,6 +322,10 @@ def test_a_node_that_has_no_slots(redis_server_binary: Path, caplog: pytest.LogC
 
 def connections(world: World) -> int:
     return int(world.admin.info("stats")["total_connections_received"])
+
+
+def slot_of(fleet: Fleet, name: str) -> int:
+    return int(key_slot(fleet.callers[name].key.encode()))
 
 
 def calls(fleet: Fleet, node: RedisServer, which: str) -> int:

@@ -25,8 +25,9 @@ _MISSING: Final = "Function not found"
 _PASSING_WORDS: Final = (
     "READONLY", "MASTERDOWN", "LOADING", "BUSY ", "CLUSTERDOWN", "MISCONF", "NOREPLICAS", "NOAUTH", "OOM ",
 )  # fmt: skip
-# Of a Redis Cluster: a breaker's keys are in two places at the moment, or nobody has its slot. Others are served.
-_ONE_SLOT: Final = ("TRYAGAIN", "CLUSTERDOWN Hash slot")
+# Of a Redis Cluster: a breaker's keys are in two places at the moment, nobody has its slot, or a node does not know by
+# which address another one is to be reached. Others are served.
+_ONE_SLOT: Final = ("TRYAGAIN", "CLUSTERDOWN Hash slot", "MOVED ", "ASK ")
 _ON_THE_WAY: Final = "access a non local key"  # a function, of a key that is not there while its slot is being moved
 
 

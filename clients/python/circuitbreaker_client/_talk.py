@@ -75,7 +75,9 @@ class Talk:
 
     def submit(self, ask: Ask) -> None:
         """Asks in the next turn, or answers at once that there is nobody to ask."""
-        if self._late or not self.is_up or ask.core in self._away:
+        if ask.core in self._away:
+            ask.fail(_away())
+        elif self._late or not self.is_up:
             ask.fail(StoreUnavailableError("Redis is silent"))
         else:
             self._inbox.append(ask)
@@ -161,7 +163,7 @@ class Talk:
         asks = [self._inbox.popleft() for _ in range(len(self._inbox))]
         for ask in asks:
             if ask.core in self._away:
-                ask.fail(StoreUnavailableError("its node of the Redis Cluster is silent"))
+                ask.fail(_away())
         return [ask for ask in asks if ask.core not in self._away]
 
     def _answered(self, job: Job, answer: Any, sent_at: float) -> None:
@@ -309,3 +311,7 @@ class Talk:
         if what not in self._warned:
             self._warned.add(what)
             logger.warning(text)
+
+
+def _away() -> StoreUnavailableError:
+    return StoreUnavailableError("its node of the Redis Cluster is silent, or does not serve it at the moment")
