@@ -189,6 +189,28 @@ def test_an_address_that_is_not_known_yet(fleet: Fleet, caplog: pytest.LogCaptur
     ]
 
 
+def test_a_login_that_may_not_say_asking(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """As with the rules of an earlier version: while a slot moves two nodes send the client to each other."""
+    rule = access.rule(User.APP, namespace="demo", name="app", secret=">secret").split(" ")[1:]
+    for node in fleet.cluster.nodes:
+        fleet.tell(node, "ACL SETUSER", *rule, "-asking")
+    old, new = fleet.cluster.nodes[1:]
+    name = fleet.one_of(old)
+    caller, slot = fleet.callers[name], slot_of(fleet, name)
+    with fleet.client(redis_url=f"redis://app:secret@127.0.0.1:{old.port}") as breakers:
+        breakers[name].call(int)
+        until(lambda: caller.observe().totals.successes == 1, "the outcome")
+        fleet.tell(new, "CLUSTER SETSLOT", slot, "IMPORTING", fleet.id_of(old))
+        fleet.tell(old, "CLUSTER SETSLOT", slot, "MIGRATING", fleet.id_of(new))
+        keys = fleet.tell(old, "CLUSTER GETKEYSINSLOT", slot, 100)
+        fleet.tell(old, "MIGRATE", "127.0.0.1", new.port, "", 0, 5000, "KEYS", *keys)
+        breakers[name].call(int)
+        until(lambda: any("refuse ASKING" in text for text in caplog.messages), "a warning")
+        for node in (new, old):
+            fleet.tell(node, "CLUSTER SETSLOT", slot, "NODE", fleet.id_of(new))
+        until(lambda: caller.observe().totals.successes == 2, "the outcome afterwards")
+
+
 def test_over_tls(redis_server_binary: Path, tmp_path: Path) -> None:
     """Nodes tell of each other's ports for TLS, where the client shows the same certificate."""
     authority = Authority(tmp_path)

@@ -82,7 +82,10 @@ class Nodes:
                     yield errand.number, answer
             errands = elsewhere
         for errand in errands:
-            yield errand.number, StoreUnavailableError("the nodes of the Redis Cluster do not agree on who has it")
+            yield (
+                errand.number,
+                SlotUnavailableError("its nodes do not agree on who has it, or refuse ASKING to this login"),
+            )
 
     def load_library(self, calls: Iterable[Call[Any]]) -> None:
         """On every node that is asked one of `calls`. Raises StoreUnavailableError and what the contract raises."""
