@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 from uuid import uuid4
 
@@ -70,6 +70,11 @@ class Fleet:
     def tell(self, node: RedisServer, *words: str | int) -> Any:
         with redis.Redis.from_url(node.url, decode_responses=True, socket_timeout=5) as client:
             return client.execute_command(*words)
+
+    def node_told_by(self, node: RedisServer, slot: int) -> int | None:
+        """The port of who has that slot, as far as `node` knows."""
+        shares = self.tell(node, "CLUSTER SLOTS")
+        return next((owner[1] for low, high, owner, *_ in shares if low <= slot <= high), None)
 
     def take(self, name: str, node: RedisServer, *, known_to: Sequence[RedisServer]) -> Caller:
         """As after a fail-over that has lost everything: `node` has the slot, and its operator defines the breaker."""
@@ -340,6 +345,29 @@ def test_a_node_that_has_no_slots(redis_server_binary: Path, caplog: pytest.LogC
     assert sorted(text for text in caplog.messages if "CLUSTERDOWN" in text) == [
         f"demo/{name}: {why}" for name in names
     ]
+
+
+def test_a_node_that_has_left(fleet: Fleet, redis_server_binary: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And has taken a slot with it: the client does not come to it with breakers that others serve."""
+    first, _, home = fleet.cluster.nodes
+    gone, name = fleet.one_of(home), fleet.one_of(first)
+    slot, options = slot_of(fleet, gone), ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+    with RedisServer(redis_server_binary, arguments=options) as left, fleet.client() as breakers:
+        for each in (name, gone):
+            breakers[each].call(int)
+            until(lambda each=each: is_shared(breakers[each]), f"{each} to be shared")
+        for node in fleet.cluster.nodes:
+            fleet.tell(node, "CLUSTER DELSLOTS", slot)
+        there = Address("127.0.0.1", left.port)
+        breakers._engine._talk.nodes._of_slot |= {slot: there, 0: there}  # as if told of in its time
+        end = perf_counter() + 2
+        while perf_counter() < end:  # what is to be seen is that nothing comes of it
+            for each in (name, gone):
+                breakers[each].call(int)
+            sleep(0.02)
+        fleet.tell(home, "CLUSTER ADDSLOTS", slot)
+        until(lambda: fleet.node_told_by(first, slot) == home.port, "the slot to be served again")
+    assert {text.partition(":")[0] for text in caplog.messages} == {f"demo/{gone}"}
 
 
 def connections(world: World) -> int:

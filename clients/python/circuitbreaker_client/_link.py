@@ -25,10 +25,9 @@ _MISSING: Final = "Function not found"
 _PASSING_WORDS: Final = (
     "READONLY", "MASTERDOWN", "LOADING", "BUSY ", "CLUSTERDOWN", "MISCONF", "NOREPLICAS", "NOAUTH", "OOM ",
 )  # fmt: skip
-# Of a Redis Cluster: a breaker's keys are in two places at the moment, nobody has its slot, or a node does not know by
-# which address another one is to be reached. Others are served.
-_ONE_SLOT: Final = ("TRYAGAIN", "CLUSTERDOWN Hash slot", "MOVED ", "ASK ")
-_ON_THE_WAY: Final = "access a non local key"  # a function, of a key that is not there while its slot is being moved
+# Of a Redis Cluster: nobody has a breaker's slot, or a node does not know by which address another one is reached.
+_ONE_SLOT: Final = ("CLUSTERDOWN Hash slot", "MOVED ", "ASK ")
+_MOVING: Final = ("TRYAGAIN", "ERR Script attempted to access a non local key")  # a key that is missing in this place
 
 
 class LibraryMissingError(CircuitBreakerError):
@@ -49,6 +48,10 @@ class RedirectedError(CircuitBreakerError):
 
 class SlotUnavailableError(StoreUnavailableError):
     """The node serves others, and not this breaker at the moment."""
+
+
+class SlotMovingError(SlotUnavailableError):
+    """Its slot is on the way from or to that node."""
 
 
 class Link:
@@ -150,7 +153,9 @@ def _translated(text: str) -> CircuitBreakerError:
         found = RedirectedError(redirection)
     if found is None and _MISSING in text:
         found = LibraryMissingError("Redis has no function library: is the operator running?")
-    if found is None and (text.startswith(_ONE_SLOT) or _ON_THE_WAY in text):
+    if found is None and text.startswith(_MOVING):
+        found = SlotMovingError(text)
+    if found is None and text.startswith(_ONE_SLOT):
         found = SlotUnavailableError(text)
     if found is None and text.startswith(_PASSING_WORDS):
         found = StoreUnavailableError(text)

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from redis.crc import key_slot
 
-from circuitbreaker_client._link import Link, RedirectedError, SlotUnavailableError
+from circuitbreaker_client._link import Link, RedirectedError, SlotMovingError, SlotUnavailableError
 from circuitbreaker_client._redirections import Address, Redirection
 from circuitbreaker_client._wire import Reach
 from circuitbreaker_client.errors import StoreUnavailableError
@@ -77,7 +77,7 @@ class Nodes:
                     if isinstance(answer, RedirectedError):
                         elsewhere.append(self._redirected(errand, answer.to))
                         continue
-                    if isinstance(answer, SlotUnavailableError):
+                    if isinstance(answer, SlotUnavailableError) and not isinstance(answer, SlotMovingError):
                         self._unlearn(errand)
                     yield errand.number, answer
             errands = elsewhere
@@ -140,7 +140,8 @@ class Nodes:
 
     def _unlearn(self, errand: _Errand) -> None:
         """Nobody has it as far as that node knows; it may have left the Cluster, so another one is asked next time."""
-        self._of_slot.pop(key_slot(errand.call.keys[0].encode()), None)
+        if self._of_slot.pop(key_slot(errand.call.keys[0].encode()), None) == errand.node:
+            self._forget(errand.node)  # nor is it to be asked for others
         if errand.node == self._first:
             self._ask_another_first()
 
