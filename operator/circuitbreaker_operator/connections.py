@@ -19,12 +19,13 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from circuitbreaker_contract.errors import CircuitBreakerError, ContractError
-from circuitbreaker_operator.errors import StoreRefusedError, StoreUnavailableError
+from circuitbreaker_operator.errors import SlotMovingError, StoreRefusedError, StoreUnavailableError
 from circuitbreaker_operator.redis_settings import Address, endpoint
 from circuitbreaker_operator.settings import Settings
 
@@ -32,7 +33,8 @@ MISSING_FUNCTION: Final = "Function not found"
 IS_CLUSTER: Final = "this is a node of a Redis Cluster; set CB_REDIS_CLUSTER=true"
 _TRANSIENT = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, MasterDownError, ClusterDownError, OSError)
 # Error replies that pass by themselves: a script that runs too long, a replica that is being promoted.
-_TRANSIENT_WORDS = ("BUSY ", "LOADING", "TRYAGAIN", "NOREPLICAS", "MISCONF")
+_TRANSIENT_WORDS = ("BUSY ", "LOADING", "NOREPLICAS", "MISCONF")
+_ON_THE_WAY = "access a non local key"  # said to a function, of a key that is not there while its slot is being moved
 
 
 class PasswordFile(CredentialProvider):
@@ -116,6 +118,8 @@ def translated(error: BaseException) -> CircuitBreakerError:
         return StoreUnavailableError(f"Redis refuses the login: {text}")
     if isinstance(error, MovedError):
         return StoreRefusedError(IS_CLUSTER)
+    if isinstance(error, TryAgainError) or _ON_THE_WAY in text:
+        return SlotMovingError(f"its slot of the Redis Cluster is being moved: {text}")
     if "cluster support disabled" in text:
         return StoreRefusedError("this is no Redis Cluster; leave CB_REDIS_CLUSTER out")
     if isinstance(error, _TRANSIENT) or text.startswith(_TRANSIENT_WORDS):

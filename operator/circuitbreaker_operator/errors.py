@@ -11,6 +11,10 @@ class StoreUnavailableError(CircuitBreakerError):
     """Redis gave no answer in time, or cannot serve now. The same call is repeated later; every call can be."""
 
 
+class SlotMovingError(StoreUnavailableError):
+    """The keys of this breaker are on their way to another node of a Redis Cluster; others are served."""
+
+
 class StoreRefusedError(CircuitBreakerError):
     """Redis answered with an error that repeating does not cure: no permission, a key of another type, no memory."""
 

@@ -126,9 +126,18 @@ def test_a_primary_is_added_and_a_slot_moves(
         old_id, new_id = (each.execute_command("CLUSTER", "MYID").decode() for each in (old, new))
         new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", old_id)
         old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", new_id)
+        # Nothing has moved yet: its functions may not look for keys that are not there, and nothing is wrong with it.
+        world.patch("moving", {"spec": {"recoveryTimeout": "3h"}})
+        world.until(lambda: "its slot of the Redis Cluster is being moved" in operator.log, "a word of it")
+        assert operator.ready
+        assert world.condition("moving")[0] == "True"
+        world.until_events("moving", ["PolicyApplied", "CircuitOpened"])
         keys = old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100)
         old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
         # The slot is still the old one's, which sends everybody on for this once.
+        world.until(
+            lambda: world.status("moving")["policy"]["recoveryTimeout"] == "3h", "the first edit to be in force"
+        )
         world.patch("moving", {"spec": {"recoveryTimeout": "2h"}})
         world.until(lambda: world.status("moving")["policy"]["recoveryTimeout"] == "2h", "the edit to be in force")
         for node in (target, *cluster.nodes):
