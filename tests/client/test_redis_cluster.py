@@ -234,7 +234,7 @@ def test_one_node_is_silent(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> N
     silent = fleet.cluster.nodes[1]
     gone, name = fleet.one_of(silent), fleet.one_of(fleet.cluster.nodes[2])
     fleet.tell(fleet.cluster.nodes[0], "CONFIG RESETSTAT")
-    with fleet.client(redis_timeout_seconds=0.1, max_staleness_seconds=1.0) as breakers:
+    with fleet.client(redis_timeout_seconds=0.4, max_staleness_seconds=1.0) as breakers:
         for each in (gone, name):
             breakers[each].call(int)
             until(lambda each=each: is_shared(breakers[each]), f"{each} to be shared")
@@ -267,7 +267,7 @@ def test_another_node_takes_over(fleet: Fleet) -> None:
     """What a silent node had is asked for where it is now; the node may stay silent for ever."""
     silent, other = fleet.cluster.nodes[1:]
     name = fleet.one_of(silent)
-    with fleet.client(redis_timeout_seconds=0.1, max_staleness_seconds=1.0) as breakers:
+    with fleet.client(redis_timeout_seconds=0.4, max_staleness_seconds=1.0) as breakers:
         breakers[name].call(int)
         until(lambda: is_shared(breakers[name]), "it to be shared")
         silent.pause()
@@ -297,7 +297,7 @@ def test_nodes_die(redis_server_binary: Path, caplog: pytest.LogCaptureFixture) 
     with RedisCluster(redis_server_binary) as cluster, closing(Fleet(cluster)) as fleet:
         first, *others = cluster.nodes
         own, name = fleet.one_of(first), fleet.one_of(others[0])
-        with fleet.client(redis_timeout_seconds=0.1, max_staleness_seconds=1.0) as breakers:
+        with fleet.client(redis_timeout_seconds=0.4, max_staleness_seconds=1.0) as breakers:
             breakers[name].call(int)
             until(lambda: is_shared(breakers[name]), "it to be shared")
             first.kill()

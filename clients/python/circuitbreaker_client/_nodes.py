@@ -190,7 +190,8 @@ class Nodes:
         now = perf_counter()
         before = self._silent.get(node)
         pause_seconds = min(2 * before.pause_seconds, LONGEST_PAUSE_SECONDS) if before else FIRST_PAUSE_SECONDS
-        try_at = now + max(pause_seconds, (now - began_at) / WAITED_SHARE)
+        # At once after the first time: a server that hiccups is not to be without its breakers for long.
+        try_at = now + (max(pause_seconds, (now - began_at) / WAITED_SHARE) if before else pause_seconds)
         self._silent = {
             each: it for each, it in self._silent.items() if now < it.try_at + _FORGOTTEN_SECONDS or each in self._told
         }
