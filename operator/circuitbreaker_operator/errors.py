@@ -11,8 +11,8 @@ class StoreUnavailableError(CircuitBreakerError):
     """Redis gave no answer in time, or cannot serve now. The same call is repeated later; every call can be."""
 
 
-class SlotMovingError(StoreUnavailableError):
-    """The keys of this breaker are on their way to another node of a Redis Cluster; others are served."""
+class SlotMovingError(CircuitBreakerError):
+    """The keys of this breaker are on their way to another node of a Redis Cluster: no outage, repeated in a moment."""
 
 
 class StoreRefusedError(CircuitBreakerError):

@@ -27,6 +27,7 @@ from circuitbreaker_operator.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
     EventsUnavailableError,
+    SlotMovingError,
     StoreUnavailableError,
 )
 from circuitbreaker_operator.logs import Outage
@@ -248,7 +249,7 @@ class Reflector:
         except ClusterUnavailableError as error:
             self._bucket.pause(error.retry_after_seconds)
             self._retry(key, urgency, error.retry_after_seconds)
-        except StoreUnavailableError:
+        except (StoreUnavailableError, SlotMovingError):
             self._retry(key, urgency, 0.0)
         except ClusterRefusedError as error:
             if error.status == 403:  # a matter of rights, and so of every breaker
@@ -278,7 +279,7 @@ class Reflector:
         resource = self._cache.get(key)
         if resource is None:
             return
-        if isinstance(answer, StoreUnavailableError):
+        if isinstance(answer, StoreUnavailableError | SlotMovingError):
             raise answer
         snapshot = answer if isinstance(answer, Snapshot) else None
         refusal = self.refusals.get(key)

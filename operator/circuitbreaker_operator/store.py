@@ -22,7 +22,7 @@ from circuitbreaker_contract.errors import CircuitBreakerError, ContractError, V
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.protocol import Call, ReplyError, Version
 from circuitbreaker_operator.connections import IS_CLUSTER, MISSING_FUNCTION, heed_cancellation, translated
-from circuitbreaker_operator.errors import SlotMovingError, StoreRefusedError, StoreUnavailableError
+from circuitbreaker_operator.errors import StoreRefusedError, StoreUnavailableError
 from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.metrics import Metrics, Stopwatch
 from circuitbreaker_operator.redis_settings import Address
@@ -157,7 +157,7 @@ class Store:
         for call, reply in zip(calls, replies, strict=True):
             if isinstance(reply, BaseException):
                 refused = translated(reply)
-                if isinstance(refused, StoreUnavailableError) and not isinstance(refused, SlotMovingError):
+                if isinstance(refused, StoreUnavailableError):
                     self._lost(refused)
                     raise refused from reply
                 answers.append(refused)

@@ -14,7 +14,7 @@ from itertools import count
 from typing import Generic, TypeVar
 
 from circuitbreaker_contract.errors import CircuitBreakerError
-from circuitbreaker_operator.errors import ClusterUnavailableError, SlotMovingError, StoreUnavailableError
+from circuitbreaker_operator.errors import ClusterUnavailableError, StoreUnavailableError
 from circuitbreaker_operator.metrics import QueueMetrics
 
 K = TypeVar("K", bound=Hashable)
@@ -198,9 +198,7 @@ class WorkQueue(Generic[K]):
             delay = self._backoff.next(key)
             if isinstance(error, ClusterUnavailableError):
                 delay = max(delay, error.retry_after_seconds)
-            if isinstance(error, SlotMovingError) or not isinstance(
-                error, StoreUnavailableError | ClusterUnavailableError
-            ):
+            if not isinstance(error, StoreUnavailableError | ClusterUnavailableError):
                 trace = None if isinstance(error, CircuitBreakerError) else error
                 extra = {"breaker": key, "retry_in_seconds": round(delay, 1)}
                 level = logging.DEBUG if self._said.get(key) == str(error) else logging.WARNING
