@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from circuitbreaker_client._core import Core
 from circuitbreaker_client._grants import Ask
 from circuitbreaker_client._link import LibraryMissingError, SlotUnavailableError
-from circuitbreaker_client._nodes import Nodes
+from circuitbreaker_client._nodes import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Nodes
 from circuitbreaker_client._outbox import Batch
 from circuitbreaker_client._wire import Reach
 from circuitbreaker_client.errors import StoreUnavailableError
@@ -31,8 +31,6 @@ from circuitbreaker_contract.state import Outcome, Permit, Snapshot, Standing
 logger = logging.getLogger("circuitbreaker_client")
 
 ROUNDS: Final = 64  # pipelines in one turn at most, so that a storm of outcomes cannot keep hints waiting
-FIRST_PAUSE_SECONDS: Final = 0.1
-LONGEST_PAUSE_SECONDS: Final = 1.0
 AWAY_SECONDS: Final = 0.25  # until a breaker is asked for again whose node of a Redis Cluster was silent; it doubles
 _NONE: Final[AbstractSet[Core]] = frozenset()
 
@@ -160,11 +158,14 @@ class Talk:
 
     def _asks(self) -> list[Ask]:
         """Those that can be brought to somebody."""
-        asks = [self._inbox.popleft() for _ in range(len(self._inbox))]
-        for ask in asks:
+        asks: list[Ask] = []
+        for _ in range(len(self._inbox)):
+            ask = self._inbox.popleft()
             if ask.core in self._away:
                 ask.fail(_away())
-        return [ask for ask in asks if ask.core not in self._away]
+            else:
+                asks.append(ask)
+        return asks
 
     def _answered(self, job: Job, answer: Any, sent_at: float) -> None:
         if not isinstance(answer, StoreUnavailableError):
