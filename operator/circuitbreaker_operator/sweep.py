@@ -20,6 +20,7 @@ from circuitbreaker_operator.cluster import Cluster, Listed
 from circuitbreaker_operator.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
+    SlotMovingError,
     StoreRefusedError,
     StoreUnavailableError,
 )
@@ -87,7 +88,7 @@ class Sweep:
             pause = interval
             try:
                 await self.once()
-            except (ClusterUnavailableError, StoreUnavailableError) as error:
+            except (ClusterUnavailableError, StoreUnavailableError, SlotMovingError) as error:
                 logger.debug("sweep not finished: %s", error)  # said by cluster.py and store.py
                 pause = _RETRY_SECONDS
             except (ClusterRefusedError, StoreRefusedError) as error:
