@@ -20,7 +20,8 @@ from circuitbreaker_contract.errors import CircuitBreakerError
 from circuitbreaker_operator import logs
 from circuitbreaker_operator.cache import Cache, Change
 from circuitbreaker_operator.clock import Clock
-from circuitbreaker_operator.cluster import Cluster, load_configuration
+from circuitbreaker_operator.cluster import Cluster
+from circuitbreaker_operator.credentials import Credentials
 from circuitbreaker_operator.echoes import Echoes
 from circuitbreaker_operator.edge import Edge
 from circuitbreaker_operator.elector import Elector
@@ -149,11 +150,12 @@ class Operator:
         # Kopf's thread may hold the interpreter for a whole interval while a deadline passes in ours.
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         settings = self.settings
-        telling = Telling()
-        cluster = self._cluster = Cluster(await load_configuration(), check=self._fence.check, telling=telling)
+        telling, credentials = Telling(), Credentials()
+        cluster = Cluster(credentials, await credentials.client(), check=self._fence.check, telling=telling)
+        self._cluster = cluster
         store = self._store = Store(settings, self.metrics, check=self._fence.check)
         # Renewals have a client of their own: what waits for its turn there does not wait for statuses.
-        renewals = Cluster(await load_configuration(), says=False, telling=telling)
+        renewals = Cluster(credentials, await credentials.client(), says=False, telling=telling)
         try:
             if (namespace := lease_namespace(settings)) is not None:
                 self._elector = Elector(settings, renewals, self._fence, namespace=namespace)

@@ -16,7 +16,7 @@ from circuitbreaker_contract import library
 from circuitbreaker_contract.errors import CircuitBreakerError
 from circuitbreaker_operator import logs, purge
 from circuitbreaker_operator.app import STOP_SECONDS, Operator
-from circuitbreaker_operator.cluster import forget_files
+from circuitbreaker_operator.credentials import forget_files
 from circuitbreaker_operator.errors import LeaseLostError, SettingsError
 from circuitbreaker_operator.fence import OVER, Fence, FencedSelector
 from circuitbreaker_operator.settings import Settings, table, unknown_variables

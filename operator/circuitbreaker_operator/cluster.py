@@ -6,24 +6,20 @@ refresh, and lets us choose what a list answers with (metadata alone is enough f
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
-from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import ApiClient
 from kubernetes.aio.client.exceptions import ApiException
-from kubernetes.aio.config import kube_config
 
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_operator import lease as leases
+from circuitbreaker_operator.credentials import IN_FLIGHT, Credentials
 from circuitbreaker_operator.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
@@ -42,7 +38,6 @@ _UNHEARD = logging.getLogger(f"{__name__}.unheard")
 _UNHEARD.disabled = True
 
 USER_AGENT: Final = f"circuitbreaker-operator/{version('circuitbreakers')}"
-IN_FLIGHT: Final = 16
 _CHUNK: Final = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -85,83 +80,18 @@ class _Page(msgspec.Struct):
 _PAGES: Final = msgspec.json.Decoder(_Page)
 
 
-async def load_configuration() -> Configuration:
-    """Credentials of the pod we run in, else of KUBECONFIG or ~/.kube/config. Raises SettingsError when neither is.
-
-    Keys and certificates that stand in a kubeconfig become files, since TLS reads nothing else. They are gone as soon
-    as the caller gives its loop a turn: make the client of what this returns at once.
-    """
-    configuration = Configuration()
-    try:
-        if os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG"):
-            config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
-        else:
-            files = os.environ.get("KUBECONFIG") or config.KUBE_CONFIG_DEFAULT_LOCATION
-            await _load_files(files, configuration)
-    except (config.ConfigException, OSError, ValueError) as error:
-        text = f"no way to the API server: {error}; run in a pod with a service account, or set KUBECONFIG"
-        raise SettingsError(text) from error
-    finally:
-        asyncio.get_running_loop().call_soon(forget_files)
-    configuration.connection_pool_maxsize = IN_FLIGHT
-    configuration.retries = None
-    configuration.proxy = configuration.proxy or _proxy_to(str(configuration.host))
-    # Left to itself the session asks for a proxy, and reads ~/.netrc, with each request, in another thread.
-    configuration.client_session_kwargs = {"trust_env": False}
-    return configuration
-
-
-async def load_again(address: str) -> Configuration:
-    """The credentials as they are now; raises SettingsError, also when the kubeconfig leads to another API server."""
-    configuration = await load_configuration()
-    if configuration.host != address:
-        raise SettingsError(
-            f"KUBECONFIG leads to {configuration.host} now; the operator has to be started again for that"
-        )
-    return configuration
-
-
-def _proxy_to(host: str) -> str | None:
-    """The proxy that the environment (HTTPS_PROXY, NO_PROXY) names for that address."""
-    url = urlsplit(host)
-    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
-
-
-async def _load_files(files: str, configuration: Configuration) -> None:
-    if os.environ.get("KUBECONFIG") and not _any_exists(files):
-        raise SettingsError(f"KUBECONFIG: no file at {files}")
-    try:
-        await config.load_kube_config(config_file=files, client_configuration=configuration)  # type: ignore[no-untyped-call]
-    except (config.ConfigException, OSError):
-        raise
-    except Exception as error:  # of its YAML library, which we do not import, or of a shape that it did not expect
-        mark = getattr(error, "problem_mark", None)
-        place = type(error).__name__ + (f" in line {mark.line + 1}" if mark else "")
-        raise SettingsError(f"KUBECONFIG: {files} is no kubeconfig, or is damaged ({place})") from error
-
-
-def _any_exists(files: str) -> bool:
-    return any(Path(each).expanduser().exists() for each in files.split(os.pathsep) if each)
-
-
-def forget_files() -> None:
-    """Removes the files that kubernetes.aio made of a kubeconfig; its own removal waits for an exit we never take."""
-    with suppress(RuntimeError):  # Kopf's thread makes one just now
-        kube_config._cleanup_temp_files()  # type: ignore[no-untyped-call]  # noqa: SLF001
-
-
 class Cluster:
     """The API server. Raises ClusterUnavailableError (come back later) or ClusterRefusedError (status, reason).
 
     `check` is called before each request and may forbid it; without `says`, whoever asks speaks of outages. When the
     credentials are refused they are loaded again: of a kubeconfig a token, or a plugin's, is read but once. `telling`
     is shared by all that write for one operator.
-    Making one raises SettingsError when the certificates of the configuration cannot be used.
     """
 
     def __init__(
         self,
-        configuration: Configuration,
+        credentials: Credentials,
+        client: ApiClient,
         *,
         waits: bool = True,
         check: Callable[[], None] = lambda: None,
@@ -170,13 +100,10 @@ class Cluster:
     ) -> None:
         self._check = check
         self._telling = telling or Telling()
-        try:
-            self._client = ApiClient(configuration)
-        except OSError as error:  # an error of TLS is one
-            text = f"no way to the API server: its certificates in the kubeconfig cannot be used: {error}"
-            raise SettingsError(text) from error
+        self.credentials = credentials
+        self._client = client
         self._slots = asyncio.Semaphore(IN_FLIGHT)
-        self.address = str(configuration.host)
+        self.address = str(client.configuration.host)
         waiting = "; waiting for it" if waits else ""
         remedy = f"check that it runs and can be reached{waiting}"
         self._login_remedy = f"{_LOGIN_REMEDY}{waiting}"
@@ -346,8 +273,8 @@ class Cluster:
             return
         self._login_at = now + _LOGIN_SECONDS
         try:
-            client = ApiClient(await load_again(self.address))
-        except (SettingsError, OSError) as error:
+            client = await self.credentials.client()
+        except SettingsError as error:
             logger.debug("no other credentials: %s", error)
             return
         before, self._client = self._client, client

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 
 import kopf
 
-from circuitbreaker_operator.cluster import Cluster, load_again
+from circuitbreaker_operator.cluster import Cluster
 from circuitbreaker_operator.echoes import Echoes
 from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailableError, GaveUpError
 from circuitbreaker_operator.handlers import SILENT_AFTER_SECONDS, Life, kopf_settings, registry
@@ -239,9 +239,7 @@ class Edge:
 
         async with AsyncExitStack() as sessions:  # Kopf leaves its session open when it ends with an error
             await kopf.operator(
-                registry=registry(
-                    deliver, lambda: load_again(self._cluster.address), self._life, self._echoes, sessions
-                ),
+                registry=registry(deliver, self._cluster.credentials, self._life, self._echoes, sessions),
                 settings=kopf_settings(self._settings),
                 clusterwide=not self._settings.namespaces,
                 namespaces=self._settings.namespaces,

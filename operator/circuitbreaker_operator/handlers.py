@@ -7,15 +7,16 @@ part of its API), whose responses notice when anything arrives on a watch of our
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any, Final
 
 import aiohttp
 import kopf
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import ApiClient
 
 from circuitbreaker_operator.cluster import USER_AGENT
+from circuitbreaker_operator.credentials import Credentials
 from circuitbreaker_operator.echoes import Echoes, Lines
 from circuitbreaker_operator.resource import GROUP, PLURAL, VERSION, Resource
 from circuitbreaker_operator.settings import Settings
@@ -67,7 +68,7 @@ class _NothingStored(kopf.AnnotationsDiffBaseStorage):
 
 def registry(
     deliver: Deliver,
-    credentials: Callable[[], Awaitable[Configuration]],
+    credentials: Credentials,
     life: "Life",
     echoes: Echoes,
     sessions: AsyncExitStack,
@@ -77,7 +78,7 @@ def registry(
 
     @kopf.on.login(registry=handlers)  # type: ignore[untyped-decorator, unused-ignore]
     async def login(**_: Any) -> kopf.AiohttpSession:
-        found = await _session(await credentials(), life, echoes)
+        found = await _session(await credentials.client(), life, echoes)
         sessions.push_async_callback(found.aiohttp_session.close)
         return found
 
@@ -166,7 +167,7 @@ class _Heard:
                     yield news
 
 
-async def _session(configuration: Configuration, life: Life, echoes: Echoes) -> kopf.AiohttpSession:
+async def _session(client: ApiClient, life: Life, echoes: Echoes) -> kopf.AiohttpSession:
     class Response(aiohttp.ClientResponse):
         async def start(self, connection: Any) -> aiohttp.ClientResponse:
             started = await super().start(connection)
@@ -177,14 +178,13 @@ async def _session(configuration: Configuration, life: Life, echoes: Echoes) -> 
                 self.content = heard  # type: ignore[assignment]
             return started
 
-    client = ApiClient(configuration)
     headers: dict[str, str] = {"User-Agent": USER_AGENT}
     await client.update_params_for_auth(headers, [], ["BearerToken"], "", "GET", None)
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=client.rest_client.ssl_context),
         headers=headers,
-        proxy=configuration.proxy,
+        proxy=client.configuration.proxy,
         response_class=Response,
         json_serialize=json.dumps,
     )
-    return kopf.AiohttpSession(server=str(configuration.host), aiohttp_session=session)
+    return kopf.AiohttpSession(server=str(client.configuration.host), aiohttp_session=session)

@@ -9,7 +9,8 @@ from circuitbreaker_contract import protocol
 from circuitbreaker_contract.errors import UnknownBreakerError
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import Snapshot
-from circuitbreaker_operator.cluster import Cluster, load_configuration
+from circuitbreaker_operator.cluster import Cluster
+from circuitbreaker_operator.credentials import Credentials
 from circuitbreaker_operator.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
@@ -36,8 +37,9 @@ async def owner_of(settings: Settings) -> str:
     if settings.owner:
         return settings.owner
     advice = "CB_OWNER: set it to whose breakers are to be removed"
+    credentials = Credentials()
     try:
-        cluster = Cluster(await load_configuration(), waits=False)
+        cluster = Cluster(credentials, await credentials.client(), waits=False)
     except SettingsError as error:
         raise SettingsError(f"{advice} ({error})") from error
     try:

@@ -21,7 +21,8 @@ from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import Snapshot, State, Tick
 from circuitbreaker_operator import events, status
 from circuitbreaker_operator.cache import Cache, Change
-from circuitbreaker_operator.cluster import IN_FLIGHT, Cluster, is_terminating
+from circuitbreaker_operator.cluster import Cluster, is_terminating
+from circuitbreaker_operator.credentials import IN_FLIGHT
 from circuitbreaker_operator.echoes import Echoes
 from circuitbreaker_operator.errors import (
     ClusterRefusedError,

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from kubernetes.aio.client import Configuration
+from kubernetes.aio.client import ApiClient, Configuration
 
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_operator.cluster import Cluster
+from circuitbreaker_operator.credentials import Credentials
 from circuitbreaker_operator.errors import ClusterUnavailableError
 from tests.unit.breakers import a_resource
 
@@ -40,7 +41,7 @@ async def page() -> AsyncIterator[tuple[Cluster, list[bytes]]]:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     configuration = Configuration()
     configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    cluster = Cluster(configuration, says=False)
+    cluster = Cluster(Credentials(), ApiClient(configuration), says=False)
     yield cluster, body
     await cluster.close()
     await runner.cleanup()

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from kubernetes.aio.client import Configuration
+from kubernetes.aio.client import ApiClient
 
-from circuitbreaker_operator import cluster as module
-from circuitbreaker_operator.cluster import Cluster, load_again, load_configuration
+from circuitbreaker_operator.cluster import Cluster
+from circuitbreaker_operator.credentials import Credentials
 from circuitbreaker_operator.errors import ClusterUnavailableError, SettingsError
 
 
@@ -21,9 +21,10 @@ async def test_a_token_file_that_changed(tmp_path: Path, monkeypatch: pytest.Mon
             return web.json_response({"kind": "Status", "reason": "Unauthorized"}, status=401)
         return web.json_response({"metadata": {"uid": "u"}})
 
-    async def load() -> Configuration:
-        loads[0] += 1
-        return await load_configuration()
+    class Counted(Credentials):
+        async def client(self) -> ApiClient:
+            loads[0] += 1
+            return await super().client()
 
     app = web.Application()
     app.router.add_get("/{path:.*}", answer)
@@ -42,8 +43,8 @@ async def test_a_token_file_that_changed(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "config").write_text(json.dumps(kubeconfig), encoding="utf-8")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
     token.write_text("one", encoding="utf-8")
-    cluster = Cluster(await load_configuration(), says=False)
-    monkeypatch.setattr(module, "load_configuration", load)
+    credentials = Counted()
+    cluster = Cluster(credentials, await credentials.client(), says=False)
     assert await cluster.namespace_uid("a") == "u"
     valid[0] = "two"
     token.write_text("two", encoding="utf-8")
@@ -54,8 +55,10 @@ async def test_a_token_file_that_changed(tmp_path: Path, monkeypatch: pytest.Mon
     for _ in range(3):
         with pytest.raises(ClusterUnavailableError):
             await cluster.namespace_uid("a")
-    assert loads[0] == 1
+    assert loads[0] == 2
+    kubeconfig["clusters"][0]["cluster"]["server"] = "https://another"
+    (tmp_path / "config").write_text(json.dumps(kubeconfig), encoding="utf-8")
     with pytest.raises(SettingsError, match="started again"):
-        await load_again("https://another")
+        await credentials.client()
     await cluster.close()
     await runner.cleanup()

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from kubernetes.aio.client import ApiClient
 from prometheus_client import CollectorRegistry
 
 from circuitbreaker_operator import cli
-from circuitbreaker_operator.cluster import load_configuration
+from circuitbreaker_operator.credentials import Credentials
 from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.web import Web
 
@@ -107,7 +106,7 @@ async def test_a_kubeconfig_that_is_none(monkeypatch, tmp_path: Path, content: b
     path.write_bytes(content)
     monkeypatch.setenv("KUBECONFIG", str(path))
     with pytest.raises(SettingsError) as raised:
-        await load_configuration()
+        await Credentials().client()
     assert "KUBECONFIG" in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -135,9 +134,8 @@ async def test_a_proxy_to_the_api_server(monkeypatch, tmp_path: Path, environmen
     whole = {"clusters": [cluster], "contexts": [context], "users": [user], "current-context": "one"}
     path.write_text(json.dumps(whole), encoding="utf-8")
     monkeypatch.setenv("KUBECONFIG", str(path))
-    configuration = await load_configuration()
-    assert configuration.proxy == proxy
-    async with ApiClient(configuration) as client, client.rest_client._create_pool_manager() as session:
+    async with await Credentials().client() as client, client.rest_client._create_pool_manager() as session:
+        assert client.configuration.proxy == proxy
         assert session.trust_env is False
 
 
@@ -145,7 +143,7 @@ async def test_a_kubeconfig_that_is_not_there(monkeypatch) -> None:
     """The path is said as it was given."""
     monkeypatch.setenv("KUBECONFIG", "/nope")
     with pytest.raises(SettingsError, match=r"\AKUBECONFIG: no file at /nope\Z"):
-        await load_configuration()
+        await Credentials().client()
 
 
 async def test_no_kubeconfig_at_all(monkeypatch, tmp_path: Path) -> None:
@@ -154,7 +152,7 @@ async def test_no_kubeconfig_at_all(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setattr("kubernetes.aio.config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     with pytest.raises(SettingsError, match=r"no way to the API server: .*set KUBECONFIG"):
-        await load_configuration()
+        await Credentials().client()
 
 
 ANSWERS = {
