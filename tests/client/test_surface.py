@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -156,6 +157,30 @@ def test_slow_calls_are_told_apart(world) -> None:
     totals = caller.observe().totals
     assert (totals.successes, totals.failures, totals.slow) == (3, 1, 2)
     assert breakers.statistics()["demo/payments"].outcomes[Outcome.SLOW_SUCCESS] == 1
+
+
+def test_in_closed_nobody_waits_for_a_lock(world) -> None:
+    """However a call is protected: threads that end calls, and the background thread, hold the lock at any time."""
+    caller, breakers = world.breaker(), world.client()
+    payments = breakers["payments"]
+    protected = payments(lambda: 5)
+    assert protected() == 5
+    with ThreadPoolExecutor(1) as other:
+        with payments._core.lock:
+            calls = [
+                other.submit(protected),
+                other.submit(payments.call, lambda: 5),
+                other.submit(_by_permit, payments),
+            ]
+            assert [each.result(10) for each in calls] == [5, 5, 5]
+        breakers.flush()
+    assert _outcomes(caller) == (4, 0, 0)
+
+
+def _by_permit(payments) -> int:
+    with payments.permit() as permit:
+        assert not permit.is_probe
+        return 5
 
 
 def test_a_permit_takes_the_first_word(world) -> None:

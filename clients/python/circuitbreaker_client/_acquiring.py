@@ -1,4 +1,4 @@
-"""How a call gets its grant when the snapshot alone does not permit it: one protocol, two executors.
+"""How a call gets its grant: in Closed from the snapshot alone, else by one protocol with two executors.
 
 `_steps` says what has to be waited for; `acquire` waits in a thread, `acquire_async` in a task. Together they wait at
 most `redis_timeout_seconds`; then the local breaker decides, or (strict) the call is told that Redis is silent. Whoever
@@ -14,6 +14,8 @@ from circuitbreaker_client._grants import Ask, Grant
 
 def acquire(core: Core) -> Grant:
     """Raises CallNotPermittedError; a strict client also StoreUnavailableError."""
+    if (grant := core.grant_simply()) is not None:
+        return grant
     steps = _steps(core)
     try:
         ask, seconds = next(steps)
@@ -30,6 +32,8 @@ def acquire(core: Core) -> Grant:
 
 async def acquire_async(core: Core) -> Grant:
     """As `acquire`. When the task is cancelled meanwhile, a probe that is granted goes back at once."""
+    if (grant := core.grant_simply()) is not None:
+        return grant
     steps = _steps(core)
     try:
         ask, seconds = next(steps)

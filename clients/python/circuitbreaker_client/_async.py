@@ -13,7 +13,7 @@ from circuitbreaker_client._acquiring import acquire_async
 from circuitbreaker_client._breakers import BreakerBase, BreakersBase, PermitBase, forget_loose, keep_loose
 from circuitbreaker_client._core import Core
 from circuitbreaker_client._protect import NO_FALLBACK, Protection
-from circuitbreaker_client.outcomes import DEFAULT_CLASSIFIER, Classifier, FailureRule, Rules
+from circuitbreaker_client.outcomes import DEFAULT_CLASSIFIER, FAILURE, Classifier, FailureRule, Rules, classifier_of
 from circuitbreaker_contract.state import State
 
 P = ParamSpec("P")
@@ -119,12 +119,12 @@ class AsyncCircuitBreaker(BreakerBase[AsyncCircuitBreakers]):
                 raise TypeError(f"{function!r} is not async: decorate it, or call it by a breaker of CircuitBreakers")
             return await result
 
-    def permit(self, *, failure: FailureRule = (Exception,), ignore: FailureRule = ()) -> PermitRequest:
+    def permit(self, *, failure: FailureRule = FAILURE, ignore: FailureRule = ()) -> PermitRequest:
         """Asks for the right to make one call: `async with payments.permit() as p`, or `p = await payments.permit()`.
 
         Raises CallNotPermittedError when awaited or entered.
         """
-        return PermitRequest(self._core, Classifier(failure, ignore))
+        return PermitRequest(self._core, classifier_of(failure, ignore))
 
     async def check_state(self) -> State:
         """The state, when a call may be made; its end is told by record_success or record_failure in this task.

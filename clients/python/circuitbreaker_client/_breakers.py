@@ -17,7 +17,7 @@ from circuitbreaker_client._grants import Grant
 from circuitbreaker_client._protect import Protection
 from circuitbreaker_client.errors import InvalidNameError
 from circuitbreaker_client.events import EventHook
-from circuitbreaker_client.outcomes import IGNORED, Classifier, FailureRule, failed
+from circuitbreaker_client.outcomes import FAILURE, IGNORED, Classifier, FailureRule, failed
 from circuitbreaker_client.settings import Options, Settings
 from circuitbreaker_client.snapshots import BreakerSnapshot, BreakerStatistics
 from circuitbreaker_contract.keys import BreakerKey
@@ -154,7 +154,7 @@ class BreakerBase(Generic[A]):
         self,
         fallback: Any,
         *,
-        failure: FailureRule = (Exception,),
+        failure: FailureRule = FAILURE,
         ignore: FailureRule = (),
         result: Callable[[Any], bool] | None = None,
         name: Callable[..., str | None] | None = None,

@@ -8,7 +8,7 @@ from typing import Any, Never, ParamSpec, Self, TypeVar, Unpack, overload
 from circuitbreaker_client._acquiring import acquire
 from circuitbreaker_client._breakers import BreakerBase, BreakersBase, PermitBase, forget_loose, keep_loose
 from circuitbreaker_client._protect import NO_FALLBACK, Protection
-from circuitbreaker_client.outcomes import DEFAULT_CLASSIFIER, Classifier, FailureRule, Rules
+from circuitbreaker_client.outcomes import DEFAULT_CLASSIFIER, FAILURE, FailureRule, Rules, classifier_of
 from circuitbreaker_contract.state import State
 
 P = ParamSpec("P")
@@ -101,12 +101,12 @@ class CircuitBreaker(BreakerBase[CircuitBreakers]):
                 raise TypeError(f"{function!r} is async: decorate it, or call it by a breaker of AsyncCircuitBreakers")
             return result
 
-    def permit(self, *, failure: FailureRule = (Exception,), ignore: FailureRule = ()) -> Permit:
+    def permit(self, *, failure: FailureRule = FAILURE, ignore: FailureRule = ()) -> Permit:
         """Asks for the right to make one call, as a context manager or to be ended by hand.
 
         Raises CallNotPermittedError.
         """
-        return Permit(acquire(self._core), Classifier(failure, ignore))
+        return Permit(acquire(self._core), classifier_of(failure, ignore))
 
     def check_state(self) -> State:
         """The state, when a call may be made; its end is told by record_success or record_failure in this thread.

@@ -33,6 +33,7 @@ class Rules(TypedDict, total=False):
     name: Callable[..., str | None] | None
 
 
+FAILURE: Final[FailureRule] = (Exception,)
 IGNORED: Final = float("-inf")
 _FAILED: Final = -1.0
 
@@ -79,7 +80,7 @@ class Classifier:
 
     def __init__(
         self,
-        failure: FailureRule = (Exception,),
+        failure: FailureRule = FAILURE,
         ignore: FailureRule = (),
         result: Callable[[Any], bool] | None = None,
     ) -> None:
@@ -112,3 +113,8 @@ def _test(rule: FailureRule, what: str) -> ExceptionTest:
 
 
 DEFAULT_CLASSIFIER: Final = Classifier()
+
+
+def classifier_of(failure: FailureRule, ignore: FailureRule) -> Classifier:
+    """Most blocks have no rules of their own, and making the two tests costs more than the rest of a permit."""
+    return DEFAULT_CLASSIFIER if failure is FAILURE and ignore == () else Classifier(failure, ignore)

@@ -43,10 +43,10 @@ def main() -> None:
     spread: dict[str, Openings] = {}
     looks: list[tuple[int, int, float]] = []
     server = find_redis_server()
-    everybody = list(CONTENDERS.values())
+    everybody = [each for each in CONTENDERS.values() if not each.form]
     if "calls" in asked.only:
         with RedisServer(server) as redis:
-            call_costs = costs(everybody, redis.url, 40 if asked.long else 12)
+            call_costs = costs([*CONTENDERS.values()], redis.url, 40 if asked.long else 12)
         show_costs(call_costs)
     if "commands" in asked.only:
         with RedisServer(server) as redis:

@@ -7,7 +7,7 @@ defaults, as in the library's own documentation.
 
 import datetime as dt
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -77,11 +77,12 @@ class Contender:
     store: str  # "memory" or "Redis"
     is_async: bool
     build: Callable[[str, str], Protected]  # the breaker's name and the URL of Redis; in the loop when async
+    form: str = ""  # how the call is protected, where it is not the decorator: looked at for what a call costs alone
     pace_ms: float = 10.0  # with a round trip a call, 50 processes that call more often would measure their own crowd
 
     @property
     def name(self) -> str:
-        return f"{self.library}, {self.store}{', async' if self.is_async else ''}"
+        return ", ".join(filter(None, [self.library, self.store, self.form, "async" * self.is_async]))
 
 
 # --- pybreaker: sync only (its call_async is for Tornado)
@@ -210,6 +211,21 @@ def _ours(name: str, url: str) -> Protected:
     return Protected(breakers[name](charge), CallNotPermittedError, close, on_open if url else None, leave=lambda: None)
 
 
+def _ours_by_call(name: str, url: str) -> Protected:
+    breaker = _our_breakers(url)[0][name]
+    return replace(_ours(name, url), call=lambda amount: breaker.call(charge, amount))
+
+
+def _ours_by_permit(name: str, url: str) -> Protected:
+    breaker = _our_breakers(url)[0][name]
+
+    def call(amount: int) -> int:
+        with breaker.permit():
+            return charge(amount)
+
+    return replace(_ours(name, url), call=call)
+
+
 def _ours_async(name: str, url: str) -> Protected:
     options = Options(namespace="bench", policy=POLICY, define_missing=bool(url), state_sync=bool(url))
     if url:
@@ -221,6 +237,8 @@ def _ours_async(name: str, url: str) -> Protected:
 ALL = [
     Contender("ours", "memory", False, _ours),
     Contender("ours", "Redis", False, _ours),
+    Contender("ours", "Redis", False, _ours_by_call, form="call"),
+    Contender("ours", "Redis", False, _ours_by_permit, form="permit"),
     Contender("ours", "memory", True, _ours_async),
     Contender("ours", "Redis", True, _ours_async),
     Contender("pybreaker", "memory", False, _pybreaker),
