@@ -1,11 +1,13 @@
 """Redis restarts, fails over, is paused, slow, refuses the login, has no library: callers never notice."""
 
+import gc
 import logging
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 
@@ -22,7 +24,9 @@ from circuitbreaker_client import (
     Source,
     State,
     StoreUnavailableError,
+    _link,
 )
+from circuitbreaker_client._wire import Connect, Wire
 from circuitbreaker_contract.policy import Mode
 from circuitbreaker_local import RedisServer
 from circuitbreaker_local.redis_sentinel import RedisSentinel
@@ -280,6 +284,34 @@ def test_whatever_a_credential_provider_raises_is_silence(own_world) -> None:
 
 def delivered(totals) -> tuple[int, int]:
     return totals.successes, totals.failures + totals.late
+
+
+@pytest.mark.parametrize("how", ["kill", "pause", "refuse"])
+def test_a_long_outage_keeps_nothing(own_world, monkeypatch, how) -> None:
+    """Each attempt makes a connection with its buffers; an error that somebody keeps would keep them all."""
+    made: list[weakref.ref[Wire]] = []
+
+    class Counted(Wire):
+        def __init__(self, connect: Connect, seconds: float) -> None:
+            made.append(weakref.ref(self))
+            super().__init__(connect, seconds)
+
+    own_world.breaker()
+    payments = own_world.client(**BRIEF)["payments"]
+    payments.call(int)
+    monkeypatch.setattr(_link, "Wire", Counted)
+    if how == "refuse":
+        own_world.admin.config_set("maxmemory", 1)
+    else:
+        getattr(own_world.server, how)()
+
+    def tried() -> bool:
+        in_time(payments)  # there is something to report, so it is tried
+        return len(made) >= 6
+
+    until(tried, "some attempts", 20)
+    gc.collect()  # redis-py has cycles of its own where a connection is refused
+    assert sum(each() is not None for each in made) <= 2, "the subscription's, and the one in use"
 
 
 def test_slow_redis(own_world) -> None:

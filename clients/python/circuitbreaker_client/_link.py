@@ -74,18 +74,18 @@ class Link:
         `asking`: they were sent here although their slot has not arrived yet. Raises StoreUnavailableError when Redis
         does not answer, or serves nobody at the moment.
         """
-        was_open = self._wire is not None
-        try:
-            return self._exchanged(calls, asking)
-        except (RedisError, OSError, StoreUnavailableError, VersionError) as error:
-            self.close()
-            if not was_open or isinstance(error, TimeoutError | RedisTimeoutError | StoreUnavailableError):
-                raise unavailable(error) from error
-        try:
-            return self._exchanged(calls, asking)  # it had been closed while we did not look
-        except (RedisError, OSError, StoreUnavailableError, VersionError) as error:
-            self.close()
-            raise unavailable(error) from error
+        may_have_died = self._wire is not None  # while nobody looked
+        while True:
+            try:
+                return self._exchanged(calls, asking)
+            except StoreUnavailableError:
+                self.close()
+                raise
+            except (RedisError, OSError, VersionError) as error:
+                self.close()
+                if not may_have_died or isinstance(error, TimeoutError | RedisTimeoutError):
+                    raise unavailable(error) from error
+                may_have_died = False
 
     def load_library(self) -> None:
         """Loads ours where none or an older one is. Raises StoreUnavailableError and what the contract raises."""
@@ -119,7 +119,8 @@ class Link:
             found += map(_answer, chunk, replies[asking :: 1 + asking])
         for answer in found:
             if isinstance(answer, StoreUnavailableError) and not isinstance(answer, SlotUnavailableError):
-                raise answer
+                # Not the answer itself: this frame has it, and it would have this frame, with a connection in it.
+                raise StoreUnavailableError(str(answer)) from answer.__cause__
         return found
 
     def _received(self, wire: Wire, count: int) -> list[Any]:

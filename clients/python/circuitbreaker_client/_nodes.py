@@ -45,7 +45,7 @@ class _Silence(NamedTuple):
     since: float
     try_at: float
     pause_seconds: float
-    error: StoreUnavailableError
+    reason: str  # no error: it has the frames that it came through, and they have the silence before
 
 
 class Nodes:
@@ -169,7 +169,7 @@ class Nodes:
         silence = self._silent.get(node)
         if silence is not None and perf_counter() < silence.try_at and self._has_others():
             self._forget(node)
-            return [silence.error] * len(group)
+            return [StoreUnavailableError(silence.reason)] * len(group)
         answers = self._tried(node, lambda: self._link(node).exchange([each.call for each in group], asking=asking))
         return [answers] * len(group) if isinstance(answers, StoreUnavailableError) else answers
 
@@ -195,7 +195,7 @@ class Nodes:
         self._silent = {
             each: it for each, it in self._silent.items() if now < it.try_at + _FORGOTTEN_SECONDS or each in self._told
         }
-        self._silent[node] = _Silence(before.since if before else now, try_at, pause_seconds, error)
+        self._silent[node] = _Silence(before.since if before else now, try_at, pause_seconds, str(error))
         self._forget(node)
         if node == self._first:
             self._ask_another_first()

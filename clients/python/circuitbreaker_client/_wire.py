@@ -74,8 +74,6 @@ def reach(settings: Settings, pool: redis.ConnectionPool | None) -> Reach:
 
 
 def unavailable(error: BaseException) -> StoreUnavailableError:
-    if isinstance(error, StoreUnavailableError):
-        return error
     text = str(error) or type(error).__name__
     if isinstance(error, AuthenticationError | AuthorizationError):
         text = f"Redis refuses the login: {text}"
