@@ -70,6 +70,11 @@ class Keys:
         """The channel of one namespace's changes, for applications that may not hear the shared one. Advisory."""
         return f"{self.updates}:{namespace}"
 
+    @property
+    def deferred(self) -> str:
+        """The operator's own: which of its installations has put off Events, and since which incarnation."""
+        return f"{self.prefix}{{operator}}:deferred"
+
     def breaker(self, key: BreakerKey) -> str:
         """The breaker's hash, and the name from which its other keys derive."""
         return f"{self.prefix}{{{key}}}"

@@ -262,9 +262,11 @@ class Operator:
 
         subscription = self._subscription = Subscription(settings, store, metrics, heard=heard, gap=compare)
         store.returned.append(compare)
-        cluster.returned += [reflector.hurry, queue.hurry]
+        deferred = reflector.deferred
+        sweep.completed.append(deferred.compared)
+        cluster.returned += [reflector.hurry, deferred.hurry, queue.hurry]
         async with asyncio.TaskGroup() as group:
-            for part in (store, queue, clock, reflector, refresh, states, subscription, sweep, edge):
+            for part in (store, queue, clock, reflector, deferred, refresh, states, subscription, sweep, edge):
                 group.create_task(part.run(), name=type(part).__name__)
             group.create_task(edge.attend(), name="hearing")
             group.create_task(_watch_outage(store, reflector), name="outage")

@@ -1,7 +1,8 @@
 """Events of Kubernetes for what happened to a breaker since the status was last written. Pure.
 
 Names are made from what they tell, so that saying it twice answers 409 and is said once. They are posted before the
-status that records the generation: a crash between the two repeats them, and loses none.
+status that records the generation: a crash between the two repeats them, and loses none. (PolicyApplied of a breaker
+that was just made may come after its first status; deferred.py sees that it comes.)
 
 A long story is told in pages, and after each one the status records how far it went (`status.catchUp`). Whoever comes
 next begins there and tells the first page one by one, however much has happened since: of what may have been told
@@ -168,6 +169,36 @@ def steps(
         found[-1].append(Event(resource.key, resource.uid, name, "Warning", "PolicyRejected", text, now_ms))
     records = [*(page.record() for page in pages[1:]), None]
     return [Step(tuple(events), record) for events, record in zip(found, records, strict=True)]
+
+
+def of_creation(
+    resource: Resource, snapshot: Snapshot, previous: Mapping[str, Any], steps: Sequence[Step]
+) -> Event | None:
+    """PolicyApplied of a breaker that shows for the first time; None when there is more, or something else, to tell."""
+    told = [event for step in steps for event in step.events]
+    if len(told) != 1 or len(steps) != 1 or told[0].reason != "PolicyApplied":
+        return None
+    made = snapshot.reason is Reason.CREATED and snapshot.order.revision == 1 and resource.generation == 1
+    return told[0] if made and "policy" not in previous else None
+
+
+def of_shown_creation(resource: Resource, *, since: int) -> Event | None:
+    """The same Event, of a breaker whose status shows it as it was made; None of one made before that incarnation.
+
+    Of a breaker that shows more than its creation it was told before that.
+    """
+    status = resource.status
+    incarnation, _ = shown(status)
+    policy = status.get("policy")
+    made = status.get("reason") == Reason.CREATED.value and status.get("observedGeneration") == 1
+    if incarnation < since or not made or not isinstance(policy, Mapping):
+        return None
+    try:
+        at_ms = times.to_ms(status.get("since"))
+    except ValueError:  # not a status of ours
+        return None
+    name = f"{_stem(resource, incarnation)}.r1"
+    return Event(resource.key, resource.uid, name, "Normal", "PolicyApplied", spelled(policy), at_ms)
 
 
 def base36(number: int) -> str:

@@ -99,4 +99,5 @@ async def remove(store: Store, settings: Settings, owner: str, found: Found) -> 
     calls = [protocol.delete(settings.keys.breaker(key), owner=owner, uid=uid) for key, uid in found.mine]
     removed = sum(answer is True for answer in await store.in_batches(calls))
     await store.hide_states(key for key, _ in found.mine)
+    await store.unmark_owner(owner)
     return removed

@@ -23,6 +23,7 @@ from circuitbreaker_operator import events, status
 from circuitbreaker_operator.cache import Cache, Change
 from circuitbreaker_operator.cluster import Cluster, is_terminating
 from circuitbreaker_operator.credentials import IN_FLIGHT
+from circuitbreaker_operator.deferred import Deferred, installation_of
 from circuitbreaker_operator.echoes import Echoes
 from circuitbreaker_operator.errors import (
     ClusterRefusedError,
@@ -122,6 +123,13 @@ class Reflector:
         self._instance = os.environ.get("HOSTNAME") or socket.gethostname()
         self._queue = metrics.queue("status")
         self._queue.depth_of(self._pending.__len__)
+        self.deferred = Deferred(
+            store,
+            cache,
+            installation=installation_of(settings, owner),
+            post=self._post,
+            queue=metrics.queue("events"),
+        )
         # Set by whoever wires the parts together, since these point back at us.
         self.clock: Clock
         self.reconcile: Callable[[BreakerKey], None]
@@ -292,17 +300,10 @@ class Reflector:
             text = f"Redis does not serve the breaker at {root}, look at its keys: {refusal}"[:1024]
             decided = replace(decided, rejected=Rejected(STORE_CONFLICT, text))
         elif decided.stale and snapshot is not None:
-            fresh = await self._cluster.get(key)
-            if fresh is None or fresh.uid != resource.uid or fresh.generation >= snapshot.resource_generation:
-                if fresh is not None and self._cache.put(fresh) is Change.ASKED:
-                    self.reconcile(key)
+            older = await self._older_than_redis(resource, snapshot)
+            if older is None:
                 return
-            root = self._settings.keys.breaker(key)
-            text = (
-                f"the breaker at {root} holds generation {snapshot.resource_generation} of this resource, which has not"
-            )
-            text = f"{text} come so far; remove its keys, and it is made again as its status last said"
-            decided = replace(decided, rejected=Rejected(STORE_CONFLICT, text))
+            decided = replace(decided, rejected=older)
         elif decided.configure or decided.reset:
             self.reconcile(key)  # it comes back here when Redis is as it should be
             if decided.rejected is None:
@@ -329,10 +330,27 @@ class Reflector:
         self._counters_from[key] = now + refresh_ms / 1000 - _EARLY_SECONDS
         told = events.unhandled(snapshot, shown) if snapshot is not None else []
         steps = events.steps(resource, snapshot, decided, owner=self._owner, previous=shown, now_ms=now_ms)
+        if snapshot is not None and self._may_wait(resource, snapshot, steps):
+            steps = [events.Step((), None)]
+        else:
+            await self.deferred.tell_now(key)
         if await self._tell(resource, new, steps) and snapshot is not None and told:
             late_ms = snapshot.now_ms - told[-1].at_ms
             lag = late_ms / 1000 + asyncio.get_running_loop().time() - taken_at
             self._metrics.reflect_lag.observe(max(0.0, lag))
+
+    async def _older_than_redis(self, resource: Resource, snapshot: Snapshot) -> Rejected | None:
+        """Why a resource that is older than what Redis holds is not in force; None when a newer one was on its way."""
+        key = resource.key
+        fresh = await self._cluster.get(key)
+        if fresh is None or fresh.uid != resource.uid or fresh.generation >= snapshot.resource_generation:
+            if fresh is not None and self._cache.put(fresh) is Change.ASKED:
+                self.reconcile(key)
+            return None
+        root = self._settings.keys.breaker(key)
+        text = f"the breaker at {root} holds generation {snapshot.resource_generation} of this resource, which has not"
+        text = f"{text} come so far; remove its keys, and it is made again as its status last said"
+        return Rejected(STORE_CONFLICT, text)
 
     def _counters_moved(self, key: BreakerKey) -> None:
         if self._settings.status_refresh_ms > 0:
@@ -346,6 +364,13 @@ class Reflector:
         self._book.put(resource.key, mine)
         self.clock.follow(resource.key, mine)
         return True
+
+    def _may_wait(self, resource: Resource, snapshot: Snapshot, steps: list[events.Step]) -> bool:
+        """Whether the Event of these steps is told later, and the status may go ahead."""
+        event = events.of_creation(resource, snapshot, resource.status, steps)
+        if event is None:
+            return False
+        return self.deferred.takes(event, snapshot.order.incarnation, waiting=len(self._pending))
 
     async def _tell(self, resource: Resource, new: dict[str, object], steps: list[events.Step]) -> bool:
         """Goes step by step to the new status; False when somebody was faster."""

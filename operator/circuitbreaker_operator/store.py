@@ -11,6 +11,7 @@ become ours here and go no further.
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
@@ -191,11 +192,14 @@ class Store:
                 if not cursor:
                     break
 
-    async def shown_states(self) -> AsyncIterator[tuple[str, str]]:
+    def shown_states(self) -> AsyncIterator[tuple[str, str]]:
         """The fields of the shared hash of states, with what they say. A field may come twice."""
+        return self._fields(self._keys.states)
+
+    async def _fields(self, key: str) -> AsyncIterator[tuple[str, str]]:
         cursor = 0
         while True:
-            scan = self._servers.send("HSCAN", self._keys.states, cursor, "COUNT", _SCAN_COUNT)
+            scan = self._servers.send("HSCAN", key, cursor, "COUNT", _SCAN_COUNT)
             cursor, found = await self._guarded(scan)
             for field, value in found.items():
                 yield _text(field), _text(value)
@@ -217,6 +221,26 @@ class Store:
             if not await self._guarded(self._servers.send("EXISTS", self._keys.breaker(key))):
                 count += await self._guarded(self._servers.send("HDEL", self._keys.states, str(key)))
         return count
+
+    async def deferred_since(self, installation: str) -> int | None:
+        """From which incarnation on breakers may be untold; None when all are told, or it cannot be read."""
+        found = await self._guarded(self._servers.send("HGET", self._keys.deferred, installation))
+        text = _text(found) if found is not None else ""
+        return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
+
+    async def mark_deferred(self, installation: str, incarnation: int) -> None:
+        """Breakers of that incarnation and later ones may be untold from now on. Raises StoreRefusedError."""
+        await self._guarded(self._servers.send("HSET", self._keys.deferred, installation, incarnation))
+
+    async def unmark_deferred(self, installation: str) -> None:
+        """All are told. Raises StoreRefusedError."""
+        await self._guarded(self._servers.send("HDEL", self._keys.deferred, installation))
+
+    async def unmark_owner(self, owner: str) -> None:
+        """The same for every installation of this owner: it is removed."""
+        async for installation, _ in self._fields(self._keys.deferred):
+            if installation.split(" ")[0] == owner:
+                await self.unmark_deferred(installation)
 
     def _tell(self) -> None:
         for tell in self.returned:

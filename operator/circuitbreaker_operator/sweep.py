@@ -72,6 +72,7 @@ class Sweep:
         self._states_outage = Outage(logger, f"the shared hash at {settings.keys.states}")
         self.allowed = asyncio.Event()  # set once there is a watch to compare with
         self.done_once = False
+        self.completed: list[Callable[[], None]] = []  # told after each whole comparison
         self.missing = False  # the resource kind: Kopf says nothing when it is deleted under a watch
 
     def ask(self) -> None:
@@ -101,6 +102,8 @@ class Sweep:
                 self._outage.recovered()
                 self._metrics.sweeps.inc()
                 self.done_once = True
+                for tell in self.completed:
+                    tell()
             try:
                 async with asyncio.timeout(pause):
                     await self._asked.wait()

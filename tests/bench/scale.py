@@ -143,7 +143,7 @@ class Scale:
         """From the first create to the last Ready at a watcher."""
         for space in self.spaces:
             await self.api.post("/api/v1/namespaces", {"metadata": {"name": space}})
-        began, spent = time.monotonic(), processor_seconds()
+        began, spent, writes = time.monotonic(), processor_seconds(), await self.api.writes()
         await asyncio.gather(*(self._create(name) for name in self.names))
         created = time.monotonic()
         await self.until(lambda: len(self.seen.ready) == len(self.names), "all to be Ready")
@@ -153,6 +153,11 @@ class Scale:
             f"{seconds:.1f} s (creating took {created - began:.1f} s; CB_STATUS_QPS={self.asked.apply_qps})",
         )
         say("  seconds of processor meanwhile", told_seconds(spent, processor_seconds()))
+        async with asyncio.timeout(GIVE_UP_SECONDS):
+            while (await self.api.writes()).since(writes).events < len(self.names):
+                await asyncio.sleep(0.1)
+        told = f"{time.monotonic() - began:.1f} s   writes: {await self.difference(writes)}"
+        say("  all their Events are told", told)
 
     async def _create(self, name: str) -> None:
         space, own = name.split("/")

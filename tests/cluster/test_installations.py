@@ -176,6 +176,7 @@ def test_purge_removes_this_installation_and_nothing_else(world: World) -> None:
         world.until_ready("payments", "search")
         policy = world.fleet("payments").observe().policy.to_json()
     world.redis.fcall("cb_configure", 1, "cb:{other/x}", "theirs", "u", 0, policy, 1)
+    world.redis.hset(world.keys.deferred, mapping={f"mine {world.namespace}": 5, "mine": 6, "theirs": 7})
 
     def purge(*options: str) -> subprocess.CompletedProcess[str]:
         command = [str(Path(sys.executable).with_name("circuitbreaker-operator")), "purge", *options]
@@ -192,6 +193,8 @@ def test_purge_removes_this_installation_and_nothing_else(world: World) -> None:
     done = purge("--yes")
     assert (done.returncode, "2" in done.stdout) == (0, True), done
     assert world.redis.hgetall(world.keys.states) == {"other/x": "Closed"}
-    assert set(world.redis.keys("*")) == {"circuit_breaker_states", "cb:{other/x}", "cb:{other/x}:history"}
+    assert world.redis.hgetall(world.keys.deferred) == {"theirs": "7"}
+    others = {"cb:{other/x}", "cb:{other/x}:history", world.keys.deferred}
+    assert set(world.redis.keys("*")) == {world.keys.states, *others}
     again = purge("--yes")
     assert (again.returncode, "0" in again.stdout) == (0, True), again

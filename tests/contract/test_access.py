@@ -292,6 +292,8 @@ def test_an_application_reaches_no_other_namespace(app: Any, admin: Any) -> None
         ("HDEL", KEYS.states, "bank/payments"),
         ("HSET", KEYS.states, "bank/payments", "Open"),
         ("HGETALL", KEYS.states),
+        ("HSET", KEYS.deferred, "mine", 1),
+        ("HGETALL", KEYS.deferred),
         ("SCAN", 0),
         ("SUBSCRIBE", KEYS.updates),
         ("SUBSCRIBE", f"{KEYS.updates}:bank"),
@@ -418,6 +420,10 @@ def test_the_operator_does_its_work(operator: Any, admin: Any) -> None:
     assert caller.delete()
     operator.hset(KEYS.states, "gone/gone", "Open")
     assert operator.hdel(KEYS.states, "gone/gone") == 1
+    operator.hset(KEYS.deferred, "mine", 1)
+    assert operator.hget(KEYS.deferred, "mine") == "1"
+    assert operator.hscan(KEYS.deferred, 0)[1] == {"mine": "1"}
+    assert operator.hdel(KEYS.deferred, "mine") == 1
     listener.close()
     assert refusals(admin) == set()
 

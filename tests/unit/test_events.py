@@ -465,3 +465,58 @@ def test_leaders_that_die_at_any_moment(seed: int) -> None:
             assert told.lead(1e9)  # past the history nobody can know
     assert told.lead(1e9)
     assert generations(told.messages) == list(range(2, told.generation + 1))
+
+
+SHOWN = after(1) | {"reason": "Created", "observedGeneration": 1, "since": "2027-01-15T08:00:00.000Z"}
+
+
+def test_only_the_creation_alone_may_be_told_later() -> None:
+    """What the first status of an untouched breaker says as well, and nothing else."""
+
+    def later(snapshot: Any, previous: dict[str, Any], decided: Plan = IN_FORCE, generation: int = 1) -> Any:
+        resource = a_resource(generation=generation)
+        steps = events.steps(resource, snapshot, decided, owner=OWNER, previous=previous, now_ms=NOW)
+        return events.of_creation(resource, snapshot, previous, steps)
+
+    event = later(a_snapshot(), {})
+    assert event is not None
+    assert (event.reason, event.name) == ("PolicyApplied", f"{STEM}.r1")
+    assert later(a_snapshot(), {"conditions": [], "observedGeneration": 1}) == event, "it had waited for Redis"
+    edited = a_snapshot(order=Order(INCARNATION, 1, 2), resource_generation=2)
+    rejected = Plan(rejected=Rejected("StoreConflict", "another owner's"))
+    assert later(edited, {}, generation=2) is None, "edited before it was shown"
+    assert later(edited, after(1) | {"policy": {"mode": "Observe"}}, generation=2) is None, "an edit"
+    assert later(an_open_snapshot(), {}) is None, "it opened meanwhile"
+    assert later(a_forced_snapshot(HOLD), {}) is None, "it was made with an override"
+    assert later(replace(a_snapshot(), owner="other"), {}, rejected) is None, "a refusal is no creation"
+    assert later(a_snapshot(), after(1)) is None, "nothing to tell"
+
+
+def test_who_comes_next_tells_the_same_creation() -> None:
+    resource = a_resource(status=SHOWN)
+    first = due(a_resource(), a_snapshot(), IN_FORCE, owner=OWNER, previous={}, now_ms=NOW)
+    again = events.of_shown_creation(resource, since=INCARNATION)
+    assert again is not None
+    assert [(again.name, again.kind, again.reason)] == [(each.name, each.kind, each.reason) for each in first]
+    assert again.at_ms == INCARNATION
+    assert sorted(again.message.split(", ")) == sorted(first[0].message.split(", "))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"incarnation": INCARNATION - 1},  # made before Events were put off
+        {"reason": "ConsecutiveFailures", "stateGeneration": 2},
+        {"reason": "Restored"},
+        {"observedGeneration": 2},
+        {"policy": "none"},
+        {"policy": None},
+        {"since": "yesterday"},
+        {"since": "9999-12-31T23:59:59Z"},
+        {"since": None},
+        {"incarnation": "first"},
+    ],
+    ids=str,
+)
+def test_of_what_shows_more_than_its_creation_nothing_is_told_again(other: dict[str, Any]) -> None:
+    assert events.of_shown_creation(a_resource(status=SHOWN | other), since=INCARNATION) is None
