@@ -43,7 +43,7 @@ _FUNCTIONS = {
     User.VIEWER: ("cb_version", "cb_observe"),
 }
 _READING = frozenset({"cb_version", "cb_observe"})  # called with FCALL_RO
-# What they send besides functions: a connection's own, the channel, and what the operator's sweep does.
+# What they send besides functions: a connection's own, the channel, and what the operator keeps and compares.
 _CONNECTION = ("ping", "client|setname", "subscribe", "unsubscribe")
 _SENT = {
     User.OPERATOR: (

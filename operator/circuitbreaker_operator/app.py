@@ -231,7 +231,11 @@ class Operator:
             refresh.ask()
             sweep.ask()
 
-        refresh = Refresh(cache, store, clock, self.book, interval_ms=settings.status_refresh_ms, emptied=compare)
+        def emptied() -> None:
+            compare()
+            reflector.deferred.mark_again()
+
+        refresh = Refresh(cache, store, clock, self.book, interval_ms=settings.status_refresh_ms, emptied=emptied)
         states = SharedStates(settings, store, self.book)
 
         def begun() -> None:
@@ -261,8 +265,8 @@ class Operator:
             return reflector.heard(hint)
 
         subscription = self._subscription = Subscription(settings, store, metrics, heard=heard, gap=compare)
-        store.returned.append(compare)
         deferred = reflector.deferred
+        store.returned.append(emptied)
         sweep.completed.append(deferred.compared)
         cluster.returned += [reflector.hurry, deferred.hurry, queue.hurry]
         async with asyncio.TaskGroup() as group:

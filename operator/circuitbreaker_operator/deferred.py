@@ -1,18 +1,18 @@
-"""Events of creations, told after the statuses while many breakers wait for their first one.
+"""Events of creations, told after the statuses while many breakers wait to be shown.
 
 PolicyApplied of a breaker that was just made says what its first status says as well; where thousands are applied at
 once all are Ready sooner when those Events come after. Everything else is told before the status that records it.
 
 A crash loses none. Before the first is put off, a mark in Redis says from which incarnation on breakers may be untold,
-and it goes when all are told. Who begins to lead and finds one tells them all: what was told answers 409. Only a Redis
-that is emptied just before such a crash takes the mark with it.
+and it goes when all are told. Who begins to lead and finds one tells them all: what was told answers 409. They are lost
+only where the mark is lost with the leader: Redis is emptied, or fails over without it, and nobody is there to set it
+again.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_operator import events
@@ -24,23 +24,29 @@ from circuitbreaker_operator.errors import (
     StoreUnavailableError,
 )
 from circuitbreaker_operator.metrics import QueueMetrics
+from circuitbreaker_operator.resource import Resource
 from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.store import Store
 from circuitbreaker_operator.workqueue import wait_until
 
 logger = logging.getLogger(__name__)
 
-MANY: Final = 64  # breakers that wait to be looked at: so many are more than anybody works on at once
-QUIET_SECONDS: Final = 1.0  # without another one: then they are told
-LONGEST_SECONDS: Final = 60.0  # an Event waits, whatever else there is to do
+MANY: Final = 64  # breakers that wait to be looked at: twice as many as are worked on at once
+QUIET_SECONDS: Final = 1.0  # without so many: then Events are told
+LONGEST_SECONDS: Final = 60.0  # an Event waits for that
 _TOGETHER: Final = 8  # half of the requests that may be in flight: statuses keep the other half
 _RETRY_SECONDS: Final = 1.0
 _REFUSED_SECONDS: Final = 60.0
+_BLOCK: Final = 200  # resources looked at in one turn of the loop
 
 
-def installation_of(settings: Settings, owner: str) -> str:
-    """Whose mark it is: two operators of one owner have namespaces of their own."""
-    return " ".join((owner, *sorted(settings.namespaces)))
+class Post(Protocol):
+    """Posts an Event. Raises ClusterUnavailableError for what has to be posted once more.
+
+    Where Events alone cannot be written it raises that as well for one that `waits`, and drops any other.
+    """
+
+    async def __call__(self, event: events.Event, *, waits: bool) -> None: ...
 
 
 class _Held(NamedTuple):
@@ -49,33 +55,33 @@ class _Held(NamedTuple):
 
 
 class Deferred:
-    """Holds Events that may wait, and `run` tells them; `installation` is whose mark it is.
-
-    `post` raises ClusterUnavailableError for what has to be posted once more.
-    """
+    """Holds Events that may wait, and `run` tells them."""
 
     def __init__(
         self,
+        settings: Settings,
         store: Store,
         cache: Cache,
         *,
-        installation: str,
-        post: Callable[[events.Event], Awaitable[None]],
+        owner: str,
+        post: Post,
         queue: QueueMetrics,
     ) -> None:
         self._store = store
         self._cache = cache
-        self._installation = installation
+        self._owner = owner
+        self._namespaces = frozenset(settings.namespaces)
         self._post = post
         self._queue = queue
-        self._held: dict[BreakerKey, _Held] = {}  # the oldest first
-        self._newest_at = 0.0
-        self._mark: int | None = None  # in Redis for certain: from this incarnation on Events may wait
-        self._marked = False  # there may be one in Redis
+        self._held: dict[BreakerKey, _Held] = {}  # the next one first
+        self._burst_at = float("-inf")
+        self._mark: int | None = None  # in Redis: from this incarnation on Events may wait
+        self._marks: set[frozenset[str]] = set()  # the namespaces of those that may be there and go when all are told
         self._wanted: int | None = None
-        self._refused_until = 0.0
-        self._begun = False
-        self._inherited: int | None = None  # the mark that another leader left
+        self._refused_until = float("-inf")
+        self._looked = asyncio.Event()  # for a mark that another leader left
+        self._knows = False  # whether there was one; then only Events may wait
+        self._inherited: int | None = None  # that mark, until all that it means is held here
         self._compared = False
         self._wake = asyncio.Event()
         queue.depth_of(self._held.__len__)
@@ -85,9 +91,13 @@ class Deferred:
 
         The status may be written then.
         """
-        if waiting < MANY and not self._held:
-            return False
+        known = self._held.get(event.key)
+        if known is not None:
+            # Another resource of that name is told first; and what waits without a mark is told now.
+            return known.event.name == event.name and self._mark is not None
         now = asyncio.get_running_loop().time()
+        if not self._knows or (waiting < MANY and now >= self._burst_at + QUIET_SECONDS):
+            return False
         if self._mark is None:
             if self._wanted is None and now >= self._refused_until:
                 self._wanted = incarnation
@@ -95,19 +105,25 @@ class Deferred:
             return False
         if incarnation < self._mark:
             return False
+        if waiting >= MANY:
+            self._burst_at = now
         if not self._held:
             self._wake.set()
         self._held[event.key] = _Held(event, now)
-        self._newest_at = now
         self._queue.adds.inc()
         return True
 
-    async def tell_now(self, key: BreakerKey) -> None:
-        """Tells what is held of this breaker, before anything else of it is told."""
-        held = self._held.get(key)
+    async def tell_now(self, resource: Resource) -> None:
+        """Tells the creation of this one if it may be untold, before anything else of it is told."""
+        await self._looked.wait()
+        held = self._held.get(resource.key)
         if held is not None:
-            await self._post(held.event)
-            self._told(key, held)
+            await self._post(held.event, waits=False)
+            self._told(resource.key, held)
+        elif self._inherited is not None:
+            event = events.of_shown_creation(resource, since=self._inherited)
+            if event is not None:
+                await self._post(event, waits=False)
 
     def hurry(self) -> None:
         """What could not be posted is tried again at once: the API server is back."""
@@ -119,11 +135,17 @@ class Deferred:
             self._compared = True
             self._wake.set()
 
+    def mark_again(self) -> None:
+        """Redis is back, and may be another one, empty, or older than it was."""
+        if self._mark is not None:
+            self._mark, self._wanted = None, self._mark
+        self._marks.add(self._namespaces)
+        self._wake.set()
+
     async def run(self) -> None:
         """Tells them, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._store.up.wait()
             try:
                 again_at = await self._turn()
             except ClusterUnavailableError as error:
@@ -135,39 +157,46 @@ class Deferred:
 
     async def _turn(self) -> float | None:
         """Does what is to be done now; says when to come back without being woken."""
-        if not self._begun:
-            self._mark = self._inherited = await self._store.deferred_since(self._installation)
-            self._marked = self._mark is not None
-            self._begun = True
+        now = asyncio.get_running_loop().time
+        if self._store.up.is_set():  # else `mark_again` wakes us
+            if not self._knows and now() >= self._refused_until:
+                await self._look()
+            if self._wanted is not None:
+                await self._set_mark(self._wanted)
         if self._inherited is not None and self._compared:
-            self._take_over(self._inherited)
+            await self._take_over(self._inherited)
             self._inherited = None
-        if self._wanted is not None:
-            await self._set_mark(self._wanted)
         while self._held:
-            due = self._due()
-            if due > asyncio.get_running_loop().time():
+            if (due := self._due()) > now():
                 return due
             await self._tell_some()
-        if not self._marked or self._inherited is not None:
+        if not self._store.up.is_set():
             return None
-        if (quiet_at := self._newest_at + QUIET_SECONDS) > asyncio.get_running_loop().time():
+        if not self._knows:
+            return self._refused_until
+        if self._inherited is not None or not self._marks:
+            return None
+        if (quiet_at := self._burst_at + QUIET_SECONDS) > now():
             return quiet_at
-        await self._clear_mark()
+        await self._clear_marks()
         return None
 
     def _due(self) -> float:
-        oldest = next(iter(self._held.values()))
-        return min(self._newest_at + QUIET_SECONDS, oldest.since + LONGEST_SECONDS)
+        first = next(iter(self._held.values()))
+        return min(self._burst_at + QUIET_SECONDS, first.since + LONGEST_SECONDS)
 
     async def _tell_some(self) -> None:
-        """Posts the oldest. Raises ClusterUnavailableError when one has to be posted once more."""
+        """Posts the next ones. Raises ClusterUnavailableError when one has to be posted once more: after all others."""
         some = list(islice(self._held.items(), _TOGETHER))
-        answers = await asyncio.gather(*(self._post(held.event) for _, held in some), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(self._post(held.event, waits=True) for _, held in some), return_exceptions=True
+        )
         unavailable = None
         for (key, held), answer in zip(some, answers, strict=True):
             if isinstance(answer, ClusterUnavailableError):
                 unavailable = answer
+                if self._held.get(key) is held:
+                    self._held[key] = self._held.pop(key)
                 continue
             if isinstance(answer, BaseException):
                 logger.error("cannot tell of a creation", extra={"breaker": key}, exc_info=answer)
@@ -180,33 +209,59 @@ class Deferred:
             del self._held[key]
             self._queue.queue_seconds.observe(asyncio.get_running_loop().time() - held.since)
 
-    async def _set_mark(self, incarnation: int) -> None:
-        self._marked = True
+    async def _look(self) -> None:
+        """Finds the marks that were left for namespaces of ours. Those of other ones are of another installation."""
         try:
-            await self._store.mark_deferred(self._installation, incarnation)
+            found = await self._store.deferred(self._owner)
+        except StoreRefusedError as error:
+            self._refused_until = asyncio.get_running_loop().time() + _REFUSED_SECONDS
+            logger.warning("cannot see whether another leader has put off Events: %s", error)
+        else:
+            ours = {spaces: mark for spaces, mark in found.items() if _overlap(spaces, self._namespaces)}
+            self._marks |= ours.keys()
+            self._mark = self._inherited = min(ours.values(), default=None)
+            self._knows = True
+        self._looked.set()
+
+    async def _set_mark(self, incarnation: int) -> None:
+        self._marks.add(self._namespaces)
+        try:
+            await self._store.mark_deferred(self._owner, self._namespaces, incarnation)
         except StoreRefusedError as error:
             self._refused_until = asyncio.get_running_loop().time() + _REFUSED_SECONDS
             logger.debug("no Event is put off: %s", error)
         else:
             self._mark = incarnation
-            self._newest_at = asyncio.get_running_loop().time()
+            self._burst_at = asyncio.get_running_loop().time()
         self._wanted = None
 
-    async def _clear_mark(self) -> None:
+    async def _clear_marks(self) -> None:
         self._mark = None  # before it goes: nothing is put off meanwhile
+        gone, self._marks = self._marks, set()
         try:
-            await self._store.unmark_deferred(self._installation)
+            await self._store.unmark_deferred(self._owner, gone)
         except StoreRefusedError as error:
+            self._marks |= gone
             logger.debug("the mark of Events that were put off stays: %s", error)
-        else:
-            self._marked = False
+        except BaseException:
+            self._marks |= gone
+            raise
 
-    def _take_over(self, since: int) -> None:
+    async def _take_over(self, since: int) -> None:
         """Holds what another leader put off and may not have told."""
         now = asyncio.get_running_loop().time()
-        for resource in self._cache:
+        count = 0
+        for number, resource in enumerate(self._cache):
+            if number % _BLOCK == 0:
+                await asyncio.sleep(0)
             event = events.of_shown_creation(resource, since=since)
-            if event is not None and event.key not in self._held:
-                self._held[event.key] = _Held(event, now)
-        if self._held:
-            logger.info("Events that another leader put off are told now", extra={"count": len(self._held)})
+            if event is not None:
+                self._held.setdefault(event.key, _Held(event, now))
+                count += 1
+        if count:
+            logger.info("Events that another leader put off are told now", extra={"count": count})
+
+
+def _overlap(some: frozenset[str], others: frozenset[str]) -> bool:
+    """None at all are all."""
+    return not some or not others or not some.isdisjoint(others)

@@ -1,4 +1,4 @@
-"""Removes what one installation keeps in Redis: its owner's keys, and their fields in the shared hash of states."""
+"""Removes what one installation keeps in Redis: its owner's keys and marks, and fields in the shared hash of states."""
 
 import asyncio
 from dataclasses import dataclass
@@ -99,5 +99,5 @@ async def remove(store: Store, settings: Settings, owner: str, found: Found) -> 
     calls = [protocol.delete(settings.keys.breaker(key), owner=owner, uid=uid) for key, uid in found.mine]
     removed = sum(answer is True for answer in await store.in_batches(calls))
     await store.hide_states(key for key, _ in found.mine)
-    await store.unmark_owner(owner)
+    await store.unmark_deferred(owner, await store.deferred(owner))
     return removed

@@ -2,7 +2,7 @@
 
 Coalesced per breaker, Open first, at most so many writes a second over all and 16 requests in flight. A status is
 computed from a snapshot just taken and written against the version it was computed from; whoever is overtaken looks
-again.
+again. Where many are made at once, the Events of their creation come after: deferred.py.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from circuitbreaker_operator import events, status
 from circuitbreaker_operator.cache import Cache, Change
 from circuitbreaker_operator.cluster import Cluster, is_terminating
 from circuitbreaker_operator.credentials import IN_FLIGHT
-from circuitbreaker_operator.deferred import Deferred, installation_of
+from circuitbreaker_operator.deferred import Deferred
 from circuitbreaker_operator.echoes import Echoes
 from circuitbreaker_operator.errors import (
     ClusterRefusedError,
@@ -123,13 +123,7 @@ class Reflector:
         self._instance = os.environ.get("HOSTNAME") or socket.gethostname()
         self._queue = metrics.queue("status")
         self._queue.depth_of(self._pending.__len__)
-        self.deferred = Deferred(
-            store,
-            cache,
-            installation=installation_of(settings, owner),
-            post=self._post,
-            queue=metrics.queue("events"),
-        )
+        self.deferred = Deferred(settings, store, cache, owner=owner, post=self._post, queue=metrics.queue("events"))
         # Set by whoever wires the parts together, since these point back at us.
         self.clock: Clock
         self.reconcile: Callable[[BreakerKey], None]
@@ -333,7 +327,7 @@ class Reflector:
         if snapshot is not None and self._may_wait(resource, snapshot, steps):
             steps = [events.Step((), None)]
         else:
-            await self.deferred.tell_now(key)
+            await self.deferred.tell_now(resource)
         if await self._tell(resource, new, steps) and snapshot is not None and told:
             late_ms = snapshot.now_ms - told[-1].at_ms
             lag = late_ms / 1000 + asyncio.get_running_loop().time() - taken_at
@@ -388,7 +382,7 @@ class Reflector:
     ) -> Resource | None:
         """Posts the Events, writes the status; None when somebody was faster: then the breaker is looked at again."""
         for event in news:
-            await self._post(event)
+            await self._post(event, waits=False)
         patch = status.merge_patch(shown, new)
         if patch is None:
             return resource
@@ -417,7 +411,7 @@ class Reflector:
         self._echoes.expect(written.resource_version)
         return written
 
-    async def _post(self, event: events.Event) -> None:
+    async def _post(self, event: events.Event, *, waits: bool) -> None:
         result = "posted"
         try:
             await self._cluster.create_event(event.body(instance=self._instance))
@@ -435,6 +429,8 @@ class Reflector:
             if self._events_outage.seconds == 0.0:
                 self.hurry()
             self._events_outage.failed(error, remedy=_WITHOUT_EVENTS)
+            if waits:
+                raise
         self._metrics.events.labels(event.reason, result).inc()
         if result == "posted":
             extra = {"breaker": event.key, "reason": event.reason}

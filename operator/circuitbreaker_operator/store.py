@@ -222,25 +222,28 @@ class Store:
                 count += await self._guarded(self._servers.send("HDEL", self._keys.states, str(key)))
         return count
 
-    async def deferred_since(self, installation: str) -> int | None:
-        """From which incarnation on breakers may be untold; None when all are told, or it cannot be read."""
-        found = await self._guarded(self._servers.send("HGET", self._keys.deferred, installation))
-        text = _text(found) if found is not None else ""
-        return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
+    async def deferred(self, owner: str) -> dict[frozenset[str], int]:
+        """From which incarnation on breakers of the owner may be untold: by the namespaces of an installation.
 
-    async def mark_deferred(self, installation: str, incarnation: int) -> None:
+        No namespace stands for all of them. Raises StoreRefusedError.
+        """
+        found = {}
+        async for field, value in self._fields(self._keys.deferred):
+            whose, *namespaces = field.split(" ")
+            if whose == owner and re.fullmatch(r"[0-9]{1,15}", value):
+                found[frozenset(namespaces)] = int(value)
+        return found
+
+    async def mark_deferred(self, owner: str, namespaces: frozenset[str], incarnation: int) -> None:
         """Breakers of that incarnation and later ones may be untold from now on. Raises StoreRefusedError."""
-        await self._guarded(self._servers.send("HSET", self._keys.deferred, installation, incarnation))
+        field = _installation(owner, namespaces)
+        await self._guarded(self._servers.send("HSET", self._keys.deferred, field, incarnation))
 
-    async def unmark_deferred(self, installation: str) -> None:
+    async def unmark_deferred(self, owner: str, installations: Iterable[frozenset[str]]) -> None:
         """All are told. Raises StoreRefusedError."""
-        await self._guarded(self._servers.send("HDEL", self._keys.deferred, installation))
-
-    async def unmark_owner(self, owner: str) -> None:
-        """The same for every installation of this owner: it is removed."""
-        async for installation, _ in self._fields(self._keys.deferred):
-            if installation.split(" ")[0] == owner:
-                await self.unmark_deferred(installation)
+        fields = [_installation(owner, namespaces) for namespaces in installations]
+        if fields:
+            await self._guarded(self._servers.send("HDEL", self._keys.deferred, *fields))
 
     def _tell(self) -> None:
         for tell in self.returned:
@@ -347,6 +350,10 @@ class Store:
         if policy not in {"noeviction", self._policy_seen}:
             logger.warning("%s", text)
         self._policy_seen = policy
+
+
+def _installation(owner: str, namespaces: frozenset[str]) -> str:
+    return " ".join((owner, *sorted(namespaces)))
 
 
 def _remedy(cause: str) -> str:

@@ -61,6 +61,12 @@ def told(world: World) -> dict[str, int]:
     return {each.involved_object.name: int(each.metadata.resource_version) for each in found}
 
 
+def assert_creation_first(world: World, opened: str) -> None:
+    versions = {each.reason: int(each.metadata.resource_version) for each in events_of(world, opened)}
+    assert versions.keys() == {"PolicyApplied", "CircuitOpened"}
+    assert versions["PolicyApplied"] < versions["CircuitOpened"], "nothing is told before the creation"
+
+
 def until_all_told(world: World) -> None:
     world.until(lambda: len(shown(world)) == COUNT, "all to be Ready", 60)
     world.until(lambda: len(told(world)) == COUNT, "all Events", 60)
@@ -77,10 +83,7 @@ def test_they_are_ready_first_and_told_then(world: World) -> None:
         statuses, creations = shown(world), told(world)
         assert any(creations[name] > statuses[name] for name in NAMES), "no Event waited"
         world.until_state(opened, "Open")
-        versions = {each.reason: int(each.metadata.resource_version) for each in events_of(world, opened)}
-        assert versions.keys() == {"PolicyApplied", "CircuitOpened"}
-        assert versions["PolicyApplied"] < versions["CircuitOpened"], "nothing is told before the creation"
-
+        assert_creation_first(world, opened)
         for single in ("single", "another", "third"):
             world.create(single)
             world.until_ready(single)
@@ -111,10 +114,15 @@ def test_who_comes_next_tells_what_was_put_off(world: World, end: signal.Signals
         os.kill(process.process.pid, end)
         world.until(lambda: not process.process.alive, "it to end")
     ready, before = shown(world), told(world)
-    assert ready.keys() - before.keys(), "of some only the mark tells that they are untold"
+    untold = ready.keys() - before.keys()
+    assert untold, "of some only the mark tells that they are untold"
+    opened = min(untold)
+    world.fleet(opened).open()
     assert list(mark(world)) == [f"{OWNER} {world.namespace}"]
     with operator(world) as process:
         process.wait_ready()
         until_all_told(world)
         assert told(world).items() >= before.items(), "what was told is not told again"
+        world.until_state(opened, "Open")
+        assert_creation_first(world, opened)
         assert "Events that another leader put off are told now" in process.log
