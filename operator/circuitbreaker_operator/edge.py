@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -20,7 +20,7 @@ import kopf
 from circuitbreaker_operator.cluster import Cluster
 from circuitbreaker_operator.echoes import Echoes
 from circuitbreaker_operator.errors import ClusterRefusedError, ClusterUnavailableError, GaveUpError
-from circuitbreaker_operator.handlers import SILENT_AFTER_SECONDS, Life, kopf_settings, registry
+from circuitbreaker_operator.handlers import SILENT_AFTER_SECONDS, Life, Logins, kopf_settings, registry
 from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.metrics import Metrics
 from circuitbreaker_operator.resource import Resource
@@ -237,9 +237,9 @@ class Edge:
             delivered.inc()
             _tell(ours, lambda: self._deliver(kind, resource))
 
-        async with AsyncExitStack() as sessions:  # Kopf leaves its session open when it ends with an error
+        async with aclosing(Logins()) as logins:
             await kopf.operator(
-                registry=registry(deliver, self._cluster.credentials, self._life, self._echoes, sessions),
+                registry=registry(deliver, self._cluster.credentials, self._life, self._echoes, logins),
                 settings=kopf_settings(self._settings),
                 clusterwide=not self._settings.namespaces,
                 namespaces=self._settings.namespaces,

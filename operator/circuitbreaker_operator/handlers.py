@@ -4,11 +4,12 @@ Kopf reports no sign of life of a watch: bookmarks end inside it. So its request
 part of its API), whose responses notice when anything arrives on a watch of our resource, bookmarks too.
 """
 
+import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import aiohttp
@@ -24,6 +25,10 @@ from circuitbreaker_operator.settings import Settings
 logger = logging.getLogger(__name__)
 
 SILENT_AFTER_SECONDS: Final = 150.0  # bookmarks come every 60 s, and Kopf connects anew after 70 s without one
+
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+_GOOD_SECONDS: Final = 30.0  # a login that served for so long was not refused
 
 Deliver = Callable[[str | None, Resource], None]
 
@@ -66,21 +71,60 @@ class _NothingStored(kopf.AnnotationsDiffBaseStorage):
         return kopf.BodyEssence()
 
 
+class Logins:
+    """The session that Kopf uses, one at a time, and how soon it gets another one.
+
+    A login that is refused Kopf repeats at once, some 20 times a second, and leaves its session open when it ends.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._session: aiohttp.ClientSession | None = None
+        self._last_at = float("-inf")
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
+
+    async def pause(self) -> None:
+        """Before a login: nothing after a while in which the last one was good (its token has expired)."""
+        if self._clock() - self._last_at > _GOOD_SECONDS:
+            self._pause_seconds = _FIRST_PAUSE_SECONDS
+        else:
+            await self._sleep(self._pause_seconds)
+            self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+        self._last_at = self._clock()
+
+    async def use(self, session: aiohttp.ClientSession) -> None:
+        """This one from now on; the one before is closed."""
+        await self.aclose()
+        self._session = session
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
 def registry(
     deliver: Deliver,
     credentials: Credentials,
     life: "Life",
     echoes: Echoes,
-    sessions: AsyncExitStack,
+    logins: Logins,
 ) -> Any:
-    """Kopf's registry with our handlers. All of it runs in Kopf's thread; `sessions` closes what it opens."""
+    """Kopf's registry with our handlers. All of it runs in Kopf's thread."""
     handlers = kopf.OperatorRegistry()
+    response_class = _heard_response(life, echoes)
 
     @kopf.on.login(registry=handlers)  # type: ignore[untyped-decorator, unused-ignore]
     async def login(**_: Any) -> kopf.AiohttpSession:
-        found = await _session(await credentials.client(), life, echoes)
-        sessions.push_async_callback(found.aiohttp_session.close)
-        return found
+        await logins.pause()
+        client = await credentials.client()
+        session = await _session(client, response_class)
+        await logins.use(session)
+        return kopf.AiohttpSession(server=str(client.configuration.host), aiohttp_session=session)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)  # type: ignore[untyped-decorator, unused-ignore]
     async def seen(event: kopf.RawEvent, **_: Any) -> None:
@@ -167,7 +211,7 @@ class _Heard:
                     yield news
 
 
-async def _session(client: ApiClient, life: Life, echoes: Echoes) -> kopf.AiohttpSession:
+def _heard_response(life: Life, echoes: Echoes) -> type[aiohttp.ClientResponse]:
     class Response(aiohttp.ClientResponse):
         async def start(self, connection: Any) -> aiohttp.ClientResponse:
             started = await super().start(connection)
@@ -178,13 +222,16 @@ async def _session(client: ApiClient, life: Life, echoes: Echoes) -> kopf.Aiohtt
                 self.content = heard  # type: ignore[assignment]
             return started
 
+    return Response
+
+
+async def _session(client: ApiClient, response_class: type[aiohttp.ClientResponse]) -> aiohttp.ClientSession:
     headers: dict[str, str] = {"User-Agent": USER_AGENT}
     await client.update_params_for_auth(headers, [], ["BearerToken"], "", "GET", None)
-    session = aiohttp.ClientSession(
+    return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=client.rest_client.ssl_context),
         headers=headers,
         proxy=client.configuration.proxy,
-        response_class=Response,
+        response_class=response_class,
         json_serialize=json.dumps,
     )
-    return kopf.AiohttpSession(server=str(client.configuration.host), aiohttp_session=session)
