@@ -88,13 +88,15 @@ class Row:
 def _row(process: str, figure: str, life: Life) -> Row:
     """Flat: the line through the last three quarters rises by less than the limit, or comes to no more than noise.
 
-    The first quarter is left out of the line: caches fill then, and an allocator takes what it will keep.
+    The first quarter is left out of the line: caches fill then, and an allocator takes what it will keep. A sample
+    counts as the median of itself and its neighbours: a thousand tasks for a moment, when the watch lists anew, are no
+    growth, and would tilt the line by their date.
     """
     quarter = len(life) // 4
     hours, values = [each / 3600 for each in life.at_seconds], life.values
     slope, flat, limit = 0.0, None, LIMITS[figure]
     if quarter >= MOST_GAPS:
-        slope = linear_regression(hours[quarter:], values[quarter:]).slope
+        slope = linear_regression(hours[quarter:], _without_spikes(values[quarter:])).slope
         grown = slope * (hours[-1] - hours[quarter])
         flat = slope < limit.per_hour or grown < limit.noise
     return Row(
@@ -108,6 +110,11 @@ def _row(process: str, figure: str, life: Life) -> Row:
         slope,
         flat,
     )
+
+
+def _without_spikes(values: Sequence[float]) -> list[float]:
+    last = len(values) - 3
+    return [median(values[(first := min(max(at - 1, 0), last)) : first + 3]) for at in range(len(values))]
 
 
 def table(found: Sequence[Row]) -> str:
