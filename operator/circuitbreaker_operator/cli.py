@@ -19,6 +19,7 @@ from circuitbreaker_operator.app import STOP_SECONDS, Operator
 from circuitbreaker_operator.credentials import forget_files
 from circuitbreaker_operator.errors import LeaseLostError, SettingsError
 from circuitbreaker_operator.fence import OVER, Fence, FencedSelector
+from circuitbreaker_operator.memory import keep_no_holes
 from circuitbreaker_operator.settings import Settings, table, unknown_variables
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _run(settings: Settings) -> int:
     """Serves in a loop in which nothing runs once a lease is over."""
+    keep_no_holes()
     _collect_garbage_less_often()
     fence = Fence(_lost)
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(FencedSelector(fence))) as runner:

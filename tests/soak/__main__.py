@@ -6,7 +6,6 @@ is not flat, or when a status, a history or the Events do not tell in the end wh
 
 import argparse
 import csv
-import ctypes
 import json
 import os
 import secrets
@@ -24,6 +23,7 @@ from random import Random
 from circuitbreaker_local.binaries import control_plane_binaries
 from circuitbreaker_local.control_plane import ControlPlane
 from circuitbreaker_local.redis_server import find_redis_server
+from circuitbreaker_operator.memory import keep_no_holes
 from tests.chaos.relay import Relay
 from tests.chaos.stage import OPERATOR, Ways, new_redis
 from tests.cluster.conftest import install_crd
@@ -33,7 +33,6 @@ from tests.soak.stage import SoakStage
 SAMPLE_SECONDS = 10.0
 LINE_SECONDS = 60.0
 LIFE_MINUTES = 45.0
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of malloc.h
 
 
 def arguments() -> argparse.Namespace:
@@ -131,23 +130,10 @@ class Soak:
         print(f"{self.minutes:6.1f} min  {text}", flush=True)
 
 
-def keep_no_holes() -> None:
-    """Of this process alone: one heap for all threads, and large blocks go back to the system at once.
-
-    With a heap for each thread, as glibc has it, the soak's own memory rose by 4 to 7 MiB an hour while Python held no
-    more than before, which looks like a leak.
-    """
-    if sys.platform == "linux":
-        allocator = ctypes.CDLL(None)
-        if hasattr(allocator, "mallopt"):  # glibc
-            allocator.mallopt(M_ARENA_MAX, 1)
-            allocator.mallopt(M_MMAP_THRESHOLD, 64 * 1024)
-
-
 def main() -> int:
     """A whole soak; the exit code."""
     asked = arguments()
-    keep_no_holes()
+    keep_no_holes()  # with a heap for each thread the soak's own memory rose by 4 to 7 MiB an hour
     seed = secrets.randbelow(10**6) if asked.seed is None else asked.seed
     server, binaries = find_redis_server(), control_plane_binaries()
     print(f"seed {seed}: --minutes {asked.minutes:g} --breakers {asked.breakers} --seed {seed}; {os.cpu_count()} cores")
