@@ -193,22 +193,29 @@ class SoakStage(Stage):
         for path in (*self.operator_logs, *(each.log for each in self.clients)):
             if trace := traceback_in(path):
                 wrong.append(f"in {path.name}: {trace}")
+        snapshots: dict[str, Snapshot] = {}
+
+        def settled() -> bool:
+            nonlocal snapshots
+            snapshots = self.snapshots()
+            return not self.differences(snapshots)
+
         try:
-            self.until(lambda: not self.differences(), "every status to say what Redis does", SETTLE_SECONDS)
+            self.until(settled, "every status to say what Redis does", SETTLE_SECONDS)
         except AssertionError:
-            wrong += [f"status of {name}: {found}" for name, found in self.differences().items()]
+            wrong += [f"status of {name}: {found}" for name, found in self.differences(snapshots).items()]
         dead = [look for look in self.looks if look.alive != 200]
         wrong += [f"liveness answered {look.alive}" for look in dead if look.alive]
-        return wrong + self._untold()
+        # An Event comes before the status that says the same. What has happened since is not looked for.
+        return wrong + self._untold(snapshots)
 
     def snapshots(self) -> dict[str, Snapshot]:
         """All that is in Redis. What there should be the API server knows: answers get lost on the way here."""
         found = (self.world.keys.parse(key) for key in self.world.redis.scan_iter(self.world.keys.breakers_pattern))
         return {each.name: self.observe(each.name) for each in found if each is not None}
 
-    def differences(self) -> dict[str, Any]:
+    def differences(self, snapshots: dict[str, Snapshot]) -> dict[str, Any]:
         """(status, Redis) where they differ; None where there is no breaker."""
-        snapshots = self.snapshots()
         statuses = {item["metadata"]["name"]: item.get("status", {}) for item in self.world.all()}
         one_sided = statuses.keys() ^ snapshots.keys()
         found: dict[str, Any] = {name: (statuses.get(name), snapshots.get(name)) for name in one_sided}
@@ -216,12 +223,12 @@ class SoakStage(Stage):
         found |= {name: checks.difference(statuses[name], snapshots[name]) for name in both}
         return {name: each for name, each in found.items() if each}
 
-    def _untold(self) -> list[str]:
+    def _untold(self, snapshots: dict[str, Snapshot]) -> list[str]:
         uids = {item["metadata"]["name"]: item["metadata"]["uid"] for item in self.world.all()}
         there = Counter(each.metadata.name for each in self._events())
         skipped = {name.partition(".")[0] for name in there if name.endswith(".skipped")}
         wrong = [f"the Event {name} is there {times} times" for name, times in there.items() if times > 1]
-        for name, snapshot in self.snapshots().items():
+        for name, snapshot in snapshots.items():
             try:
                 checks.without_gaps(snapshot)
             except AssertionError as error:
