@@ -48,7 +48,7 @@ _CONNECTION = ("ping", "client|setname", "subscribe", "unsubscribe")
 _SENT = {
     User.OPERATOR: (
         *_CONNECTION, "cluster|shards", "asking", "publish", "info", "function|load", "function|list", "scan", "exists",
-        "hget", "hscan", "hset", "hdel",
+        "hscan", "hset", "hdel",
     ),
     User.APP: (*_CONNECTION, "asking"),
     User.VIEWER: (*_CONNECTION, "hget", "hmget", "hgetall", "hscan"),

@@ -197,8 +197,7 @@ def of_shown_creation(resource: Resource, *, since: int) -> Event | None:
         at_ms = times.to_ms(status.get("since"))
     except ValueError:  # not a status of ours
         return None
-    name = f"{_stem(resource, incarnation)}.r1"
-    return Event(resource.key, resource.uid, name, "Normal", "PolicyApplied", spelled(policy), at_ms)
+    return _applied(resource, f"{_stem(resource, incarnation)}.r1", policy, at_ms)
 
 
 def base36(number: int) -> str:
@@ -290,12 +289,16 @@ def _of_edit(resource: Resource, mine: Snapshot, previous: Mapping[str, Any]) ->
     stem = f"{_stem(resource, mine.order.incarnation)}.r{mine.order.revision}"
     found = []
     if _is_worth_telling(before, words):
-        found.append(Event(resource.key, resource.uid, stem, "Normal", "PolicyApplied", spelled(words), mine.now_ms))
+        found.append(_applied(resource, stem, words, mine.now_ms))
     if shown(previous)[0] == mine.order.incarnation and empties_window(before, words):
         was, now = (spelled({"window": each["window"]}) for each in (before, words))
         text = f"the window starts empty: it was {was} and is {now}"
         found.append(Event(resource.key, resource.uid, f"{stem}.window", "Normal", "WindowReset", text, mine.now_ms))
     return found
+
+
+def _applied(resource: Resource, name: str, words: Mapping[str, Any], at_ms: int) -> Event:
+    return Event(resource.key, resource.uid, name, "Normal", "PolicyApplied", spelled(words), at_ms)
 
 
 def _is_worth_telling(before: Mapping[str, Any], words: Mapping[str, Any]) -> bool:

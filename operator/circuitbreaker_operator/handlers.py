@@ -21,13 +21,12 @@ from circuitbreaker_operator.credentials import Credentials
 from circuitbreaker_operator.echoes import Echoes, Lines
 from circuitbreaker_operator.resource import GROUP, PLURAL, VERSION, Resource
 from circuitbreaker_operator.settings import Settings
+from circuitbreaker_operator.workqueue import Backoff
 
 logger = logging.getLogger(__name__)
 
 SILENT_AFTER_SECONDS: Final = 150.0  # bookmarks come every 60 s, and Kopf connects anew after 70 s without one
 
-_FIRST_PAUSE_SECONDS: Final = 0.5
-_LONGEST_PAUSE_SECONDS: Final = 5.0
 _GOOD_SECONDS: Final = 30.0  # a login that served for so long was not refused
 
 Deliver = Callable[[str | None, Resource], None]
@@ -81,20 +80,20 @@ class Logins:
         self,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        backoff: Backoff[None] | None = None,
     ) -> None:
         self._clock = clock
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
         self._last_at = float("-inf")
-        self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._backoff: Backoff[None] = backoff or Backoff(first=0.5, longest=5.0)
 
     async def pause(self) -> None:
         """Before a login: nothing after a while in which the last one was good (its token has expired)."""
         if self._clock() - self._last_at > _GOOD_SECONDS:
-            self._pause_seconds = _FIRST_PAUSE_SECONDS
+            self._backoff.clear()
         else:
-            await self._sleep(self._pause_seconds)
-            self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+            await self._sleep(self._backoff.next(None))
         self._last_at = self._clock()
 
     async def use(self, session: aiohttp.ClientSession) -> None:

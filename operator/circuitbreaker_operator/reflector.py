@@ -324,7 +324,7 @@ class Reflector:
         self._counters_from[key] = now + refresh_ms / 1000 - _EARLY_SECONDS
         told = events.unhandled(snapshot, shown) if snapshot is not None else []
         steps = events.steps(resource, snapshot, decided, owner=self._owner, previous=shown, now_ms=now_ms)
-        if snapshot is not None and self._may_wait(resource, snapshot, steps):
+        if snapshot is not None and self._may_wait(resource, snapshot, shown, steps):
             steps = [events.Step((), None)]
         else:
             await self.deferred.tell_now(resource)
@@ -359,9 +359,11 @@ class Reflector:
         self.clock.follow(resource.key, mine)
         return True
 
-    def _may_wait(self, resource: Resource, snapshot: Snapshot, steps: list[events.Step]) -> bool:
+    def _may_wait(
+        self, resource: Resource, snapshot: Snapshot, shown: dict[str, object], steps: list[events.Step]
+    ) -> bool:
         """Whether the Event of these steps is told later, and the status may go ahead."""
-        event = events.of_creation(resource, snapshot, resource.status, steps)
+        event = events.of_creation(resource, snapshot, shown, steps)
         if event is None:
             return False
         return self.deferred.takes(event, snapshot.order.incarnation, waiting=len(self._pending))

@@ -122,23 +122,27 @@ def api_server_restarted(stage: Stage) -> Iterator[None]:
     yield
 
 
+def token_refused(stage: Stage) -> AbstractContextManager[None]:
+    return operator_refused(stage.plane)
+
+
 @contextmanager
-def token_refused(stage: Stage) -> Iterator[None]:
+def operator_refused(plane: ControlPlane) -> Iterator[None]:
     """The API server reads its list of tokens when it starts: 401 for the operator, until it is started once more."""
-    tokens = stage.plane.folder / "tokens.csv"
+    tokens = plane.folder / "tokens.csv"
     right = tokens.read_text()
     wrong = "".join(
         f"wrong-{line}" if line.split(",")[1] == OPERATOR else line for line in right.splitlines(keepends=True)
     )
     try:
         tokens.write_text(wrong)
-        stage.plane.kill_api_server()
-        stage.plane.start_api_server()
+        plane.kill_api_server()
+        plane.start_api_server()
         yield
     finally:
         tokens.write_text(right)
-        stage.plane.kill_api_server()
-        stage.plane.start_api_server()
+        plane.kill_api_server()
+        plane.start_api_server()
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def _row(process: str, figure: str, life: Life) -> Row:
     hours, values = [each / 3600 for each in life.at_seconds], life.values
     slope, flat, limit = 0.0, None, LIMITS[figure]
     if quarter >= MOST_GAPS:
-        slope = linear_regression(hours[quarter:], _without_spikes(values[quarter:])).slope
+        slope = linear_regression(hours[quarter + 1 : -1], _without_spikes(values[quarter:])).slope
         grown = slope * (hours[-1] - hours[quarter])
         flat = slope < limit.per_hour or grown < limit.noise
     return Row(
@@ -113,8 +113,8 @@ def _row(process: str, figure: str, life: Life) -> Row:
 
 
 def _without_spikes(values: Sequence[float]) -> list[float]:
-    last = len(values) - 3
-    return [median(values[(first := min(max(at - 1, 0), last)) : first + 3]) for at in range(len(values))]
+    """One for each value but the first and the last."""
+    return [median(three) for three in zip(values, values[1:], values[2:], strict=False)]
 
 
 def table(found: Sequence[Row]) -> str:

@@ -3,6 +3,7 @@
 import aiohttp
 
 from circuitbreaker_operator.handlers import Logins
+from circuitbreaker_operator.workqueue import Backoff
 
 
 class Clock:
@@ -22,7 +23,7 @@ class Clock:
 
 async def test_refused_logins_come_with_growing_pauses() -> None:
     clock = Clock()
-    logins = Logins(clock, clock.sleep)
+    logins = Logins(clock, clock.sleep, Backoff(first=0.5, longest=5.0, chance=lambda: 0.0))
     for _ in range(7):
         await logins.pause()
     assert clock.slept == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
