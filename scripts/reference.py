@@ -45,9 +45,13 @@ How to scrape them, dashboards and alerts: [monitoring.md](../monitoring.md)."""
 OF_EACH: Final = """\
 Counted in Redis, over all processes: a restart of the operator loses nothing. Only the leader shows them, and
 `CB_METRICS_PER_BREAKER=false` leaves them out. With them, 10,000 breakers are 250,000 lines."""
+OF_ALL: Final = """\
+On the leader only, also with `CB_METRICS_PER_BREAKER=false`. A counter begins with what Redis has counted of each
+breaker when this process first reads it, so after a takeover it rises from 0 to that at once; what is deleted stays
+counted."""
 OF_THE_OPERATOR: Final = """\
-`circuitbreaker_operator_redis_up` and `circuitbreaker_operator_resources` are there on the leader only. Beside these it
-shows what the Prometheus client for Python shows of any process: `process_...`, `python_...`."""
+`circuitbreaker_operator_redis_up` and `circuitbreaker_operator_resources` are there on the leader only, too. Beside
+these it shows what the Prometheus client for Python shows of any process: `process_...`, `python_...`."""
 
 
 def rows(head: Iterable[str], body: Iterable[Iterable[str]]) -> str:
@@ -303,7 +307,7 @@ def metrics() -> str:
             OF_EACH,
             rows(head, (row(each.name, each.kind, (*own, *each.labels), each.text) for each in FAMILIES)),
             "## Of all breakers together",
-            "Always there; the counters count from the start of the process.",
+            OF_ALL,
             rows(head, shown(FleetCollector(Book()).collect())),
             "## Of the operator",
             OF_THE_OPERATOR,

@@ -48,10 +48,10 @@ _CONNECTION = ("ping", "client|setname", "subscribe", "unsubscribe")
 _SENT = {
     User.OPERATOR: (
         *_CONNECTION, "cluster|shards", "asking", "publish", "info", "function|load", "function|list", "scan", "exists",
-        "hscan", "hset", "hdel",
+        "hscan", "hset", "hdel", "pubsub|numsub",
     ),
     User.APP: (*_CONNECTION, "asking"),
-    User.VIEWER: (*_CONNECTION, "hget", "hmget", "hgetall", "hscan"),
+    User.VIEWER: (*_CONNECTION, "cluster|shards", "asking", "hget", "hmget", "hgetall", "hscan"),
 }  # fmt: skip
 
 

@@ -147,7 +147,7 @@ class Book:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._entries: dict[BreakerKey, _Entry] = {}
-        self.fleet = [0] * (len(OUTCOMES) + len(State))  # calls and transitions of all, since the process began
+        self.fleet = [0] * (len(OUTCOMES) + len(State))  # calls and transitions of all that were ever put
         self.told: Callable[[BreakerKey, Snapshot | None], None] = lambda _key, _snapshot: None  # of each change
 
     def put(self, key: BreakerKey, snapshot: Snapshot) -> None:
@@ -188,7 +188,7 @@ class Book:
 class FleetCollector(Collector):
     """All breakers together, however many there are: what remains without the series of each.
 
-    The counters count from the start of the process, and what was deleted stays counted.
+    The counters begin with what Redis has counted of each breaker when it is first put; what was deleted stays counted.
     """
 
     def __init__(self, book: Book) -> None:

@@ -258,7 +258,8 @@ class Settings(BaseSettings):
     )
     lease_duration_ms: Annotated[Duration, _from_to(1_000, 3_600_000), AfterValidator(_whole_seconds)] = Field(
         default=15_000,
-        description="How long a lease lasts that is not renewed: after a crash nobody works for about that long.",
+        description="How long a lease lasts that is not renewed: after a crash nobody works for about that long. In "
+        "whole seconds.",
     )
     lease_renew_deadline_ms: Annotated[Duration, _from_to(100, 3_600_000)] = Field(
         default=10_000,
@@ -266,7 +267,7 @@ class Settings(BaseSettings):
     )
     lease_retry_ms: Annotated[Duration, _from_to(50, 600_000)] = Field(
         default=2_000,
-        description="How often the lease is renewed; standbys look twice as often. Shorter than "
+        description="How often the lease is renewed; standbys look twice as often. At most half of "
         "CB_LEASE_RENEW_DEADLINE.",
     )
     http_host: str = Field(default="0.0.0.0", description="The address that metrics and health are served on.")  # noqa: S104 # a pod's probes come from outside of it

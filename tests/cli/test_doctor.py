@@ -118,7 +118,7 @@ subjects: [{kind: ServiceAccount, name: looks}]
     assert {check for check in found if found[check] == "notChecked"} == {"Deployment", "pods", "Lease"}
     assert {check for check in found if found[check] != "ok"} == {"Deployment", "pods", "Lease", "rights"}
     (rights,) = (each["text"] for each in told["findings"] if each["check"] == "rights")
-    assert rights.startswith(f"you may not patch circuitbreakers in {world.namespace}: trip, hold-closed")
+    assert rights.startswith(f"you may not watch, patch circuitbreakers in {world.namespace}: watch, trip, hold-closed")
     assert "forbidden" in next(each["text"] for each in told["findings"] if each["check"] == "pods")
 
 

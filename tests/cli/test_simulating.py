@@ -107,7 +107,7 @@ def test_the_operator_s_defaults_can_be_said(simulate: Simulate, breaker: str, m
     told = simulate("-f", breaker, *MADE, "-o", "json").json
     assert told["runs"][0]["policy"]["failureThreshold"] == 7
     monkeypatch.setenv("CB_FAILURE_THRESHOLD", "many")
-    assert "CB_FAILURE_THRESHOLD" in simulate("-f", breaker, *MADE, code=1).err
+    assert "CB_FAILURE_THRESHOLD" in simulate("-f", breaker, *MADE, code=2).err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,10 @@ from circuitbreaker_contract.environment import POLICY_VARIABLES
 from circuitbreaker_contract.policy import BOUNDS
 
 GUIDE = Path(__file__).parents[2] / "docs" / "client.md"
+FOLLOWING = {  # defaults that go with another field
+    "success_threshold": "`CB_HALF_OPEN_LIMIT`, else {}",
+    "minimum_calls": "{}, or `CB_WINDOW_CALLS` where that is less",
+}
 UNITS = {"_seconds": "seconds", "_ms": "duration", "_percent": "percent", "_breakers": "count"}
 
 
@@ -28,6 +32,7 @@ def policy() -> str:
     for field, bounds in BOUNDS.items():
         default = getattr(settings.DEFAULT_POLICY, field)
         shown = "none" if not default else f"{default / 1000:g} s" if field.endswith("_ms") else str(default)
+        shown = FOLLOWING.get(field, "{}").format(shown)
         low, high = (f"{each / 1000:g} s" if field.endswith("_ms") else f"{each}" for each in (bounds.low, bounds.high))
         unit = next((unit for ending, unit in UNITS.items() if field.endswith(ending)), "count")
         rows.append(f"| `{field}` | `{POLICY_VARIABLES[field]}` | {unit} | {low} to {high} | {shown} |")

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import redis
 
-from circuitbreaker_contract import library, protocol
+from circuitbreaker_contract import access, library, protocol
+from circuitbreaker_contract.access import User
 from circuitbreaker_contract.state import Projection, State
 from circuitbreaker_local.control_plane import ControlPlane
 from circuitbreaker_local.processes import free_port
 from circuitbreaker_local.redis_cluster import RedisCluster
 from circuitbreaker_local.redis_server import RedisServer
 from circuitbreaker_local.waiting import wait_until
+from tests.cli.conftest import kubectl_folder
+from tests.cli.shell import Shell
 from tests.cluster.world import OperatorProcess, World
 
 NAMES = [f"service-{number}" for number in range(6)]
@@ -69,6 +72,29 @@ def test_breakers_on_every_node(world: World, cluster: RedisCluster, operator: O
     nodes = {world.redis.get_node_from_key(world.fleet(name).key).port for name in NAMES}
     assert nodes == {node.port for node in cluster.nodes}
     assert world.redis.dbsize(target_nodes="primaries") == 0
+
+
+def test_the_plugin_reads_as_the_viewer(
+    world: World, cluster: RedisCluster, operator: OperatorProcess, tmp_path: Path
+) -> None:
+    """What its rule grants finds every breaker, on whichever node it is."""
+    for node in cluster.nodes:
+        with direct(node) as client:
+            client.execute_command("ACL", "SETUSER", *access.rule(User.VIEWER, secret=">pw").split(" ")[1:])
+    for name in NAMES:
+        world.create(name)
+    world.until_ready(*NAMES)
+    folder = kubectl_folder(world.plane, tmp_path)
+    shell = Shell(world.plane.kubeconfig, folder, world.namespace, {"CB_REDIS_CLUSTER": "true"})
+    viewer = world.server.url.replace("://", "://circuitbreaker-viewer:pw@")
+    for name in NAMES:
+        told = shell.run("history", name, "--redis-url", viewer, "-o", "json").json
+        assert [each["reason"] for each in told["transitions"]] == ["Created"]
+    found = shell.run("doctor", "--redis-url", viewer, "-o", "json").json["findings"]
+    assert {each["verdict"] for each in found if each["check"] in {"Redis", "functions", "orphans"}} == {"ok"}
+    for name in NAMES:
+        world.delete(name)
+    world.until(lambda: world.redis.dbsize(target_nodes="primaries") == 0, "nothing to be left")
 
 
 def test_purge_reaches_every_node(world: World, cluster: RedisCluster) -> None:

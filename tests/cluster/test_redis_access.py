@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,30 @@ def test_isolated_namespaces(world: World) -> None:
         ):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 hearing.execute_command(*command)
+
+
+def test_purge_tells_that_an_operator_runs(world: World) -> None:
+    """As the shipped user too; nothing is removed, and nothing is said once the operator is gone."""
+    secret = world.folder / "password"
+    secret.write_text("circuitbreaker-operator", encoding="utf-8")
+    settings = {"REDIS_URL": url_of(world.server), "REDIS_PASSWORD_FILE": str(secret)}
+    command = [str(Path(sys.executable).with_name("circuitbreaker-operator")), "purge", "--dry-run"]
+    environment = {f"CB_{name}": value for name, value in settings.items()} | {"CB_OWNER": "mine"}
+
+    def purge() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    with world.operator(OWNER="mine", NAMESPACES=world.namespace, **settings) as operator:
+        operator.wait_ready()
+        world.create("payments")
+        world.until_ready("payments")
+        told = purge()
+    assert (told.returncode, "an operator seems to run here" in told.stderr) == (0, True), told
+    alone = purge()
+    assert (alone.returncode, alone.stderr) == (0, ""), alone
+    assert told.stdout == alone.stdout
+    assert "would remove" in alone.stdout
+    assert denied(world.redis) == set()
 
 
 def test_a_password_is_changed(world: World) -> None:

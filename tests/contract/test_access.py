@@ -416,6 +416,7 @@ def test_the_operator_does_its_work(operator: Any, admin: Any) -> None:
     assert listener.get_message(timeout=5)["type"] == "subscribe"
     listener.ping()
     assert listener.get_message(timeout=5)["type"] == "pong"
+    assert operator.pubsub_numsub(KEYS.updates) == [(KEYS.updates, 1)]
     operator.publish(f"{KEYS.updates}:anywhere", "x")
     assert caller.delete()
     operator.hset(KEYS.states, "gone/gone", "Open")

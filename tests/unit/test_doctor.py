@@ -252,15 +252,15 @@ def test_without_a_pod_no_lease_is_missed() -> None:
 
 
 def test_rights_name_the_commands_that_will_be_refused() -> None:
-    answers = [{"status": {"allowed": allowed}} for allowed in (True, True, False)]
+    answers = [{"status": {"allowed": allowed}} for allowed in (True, True, True, False)]
     finding = installation.rights(Answer(answers), "shop")
     assert finding.verdict is WARNING
     assert "may not patch circuitbreakers in shop: trip, hold-closed, release, reset will be refused" in finding.text
-    assert installation.rights(Answer([{"status": {"allowed": True}}] * 3), "").verdict is OK
+    assert installation.rights(Answer([{"status": {"allowed": True}}] * 4), "").verdict is OK
     assert "delete" not in str(installation.review(installation.RIGHTS[0], "shop"))
     for wrong in (Answer(answers[:2]), Answer(None, "forbidden")):
         assert installation.rights(wrong, "").verdict is NOT_CHECKED
-    assert installation.rights(Answer([{}, {"status": 3}, {"status": {"allowed": "yes"}}]), "").verdict is WARNING
+    assert installation.rights(Answer([{}, {"status": 3}, {"status": []}, {"status": {"allowed": "yes"}}]), "").verdict is WARNING
 
 
 # -- Redis and clocks

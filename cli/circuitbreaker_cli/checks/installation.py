@@ -37,6 +37,7 @@ class Right:
 RIGHTS: Final = (
     Right("list", "list, doctor"),
     Right("get", "describe, explain"),
+    Right("watch", "watch"),
     Right("patch", "trip, hold-closed, release, reset"),
 )
 

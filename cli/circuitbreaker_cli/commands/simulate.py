@@ -146,7 +146,8 @@ def _settings() -> Settings:
     try:
         return Settings.load()
     except SettingsError as error:
-        raise CommandError(f"the operator's defaults cannot be what the environment says:\n{error}") from error
+        text = f"the operator's defaults cannot be what the environment says:\n{error}"
+        raise CommandError(text, Exit.USAGE) from error
 
 
 def _name(file: str) -> str:

@@ -5,7 +5,7 @@
 | `redis_url` | `CB_REDIS_URL` | `redis://localhost:6379/0` |
 | `redis_password_file` | `CB_REDIS_PASSWORD_FILE` | none |
 | `redis_timeout_seconds` | `CB_REDIS_TIMEOUT` | 0.1: the longest that a call ever waits for Redis |
-| `namespace` | `CB_NAMESPACE` | the pod's own namespace, else `default` |
+| `namespace` | `CB_NAMESPACE` | the pod's own namespace where its service account is mounted, else `default` |
 | `key_prefix` | `CB_KEY_PREFIX` | `cb:` |
 | `state_sync` | `CB_STATE_SYNC` | true; false keeps every breaker in this process and never connects |
 | `define_missing` | `CB_DEFINE_MISSING` | false; true loads the library and defines unknown breakers with `policy` |
@@ -102,7 +102,7 @@ class Settings:
     def patience_seconds(self) -> float:
         """How long a connection may be without an answer before it is given up.
 
-        Ten times what a call waits: a server that shares its processor with a busy fleet is late now and then, and
+        Ten times what a call waits by default: a server that shares its processor with a busy fleet is late now and then, and
         fifty clients that all come anew keep it from getting well.
         """
         return max(self.redis_timeout_seconds, min(LONGEST_PATIENCE_SECONDS, self.max_staleness_seconds / 4))
