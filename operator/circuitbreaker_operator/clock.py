@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Final
 
 from circuitbreaker_contract import protocol
-from circuitbreaker_contract.errors import CircuitBreakerError
+from circuitbreaker_contract.errors import CircuitBreakerError, UnknownBreakerError
 from circuitbreaker_contract.keys import BreakerKey, Keys
 from circuitbreaker_contract.state import Snapshot, State, Tick
-from circuitbreaker_operator.errors import StoreUnavailableError
+from circuitbreaker_operator.errors import SlotMovingError, StoreUnavailableError
 from circuitbreaker_operator.metrics import Metrics
 from circuitbreaker_operator.store import BATCH, Store
 from circuitbreaker_operator.workqueue import Backoff, wait_until
@@ -90,7 +90,11 @@ def next_in_seconds(tick: Tick, lease_seconds: float) -> float | None:
 
 
 class Clock:
-    """Ticks breakers when they are due. `ticked` hears each answer, `lost` each breaker that does not answer."""
+    """Ticks breakers when they are due. `ticked` hears each answer, `lost` each breaker that has none.
+
+    `refusals` is what Redis said to the last tick of a breaker where repeating may not help; such a one is asked again
+    after a pause that grows, however often it is found to be due.
+    """
 
     def __init__(
         self,
@@ -109,6 +113,8 @@ class Clock:
         self._deadlines = Deadlines()
         self._lease_seconds: dict[BreakerKey, float] = {}
         self._backoff: Backoff[BreakerKey] = Backoff(first=0.1, longest=30.0)
+        self._not_before: dict[BreakerKey, float] = {}
+        self.refusals: dict[BreakerKey, str] = {}
         self._wake = asyncio.Event()
         self._ticking: set[asyncio.Task[None]] = set()
 
@@ -122,7 +128,7 @@ class Clock:
 
     def expect(self, key: BreakerKey, seconds: float) -> None:
         """A hint says when it is due. It may be forged: it can bring a tick forward, and never put one off."""
-        at = asyncio.get_running_loop().time() + seconds
+        at = self._at(key, seconds)
         known = self._deadlines.of(key)
         if known is None or at < known:
             self._deadlines.set(key, at)
@@ -130,8 +136,14 @@ class Clock:
 
     def forget(self, key: BreakerKey) -> None:
         self._deadlines.forget(key)
-        self._backoff.forget(key)
         self._lease_seconds.pop(key, None)
+        self.pardon(key)
+
+    def pardon(self, key: BreakerKey) -> None:
+        """It is served, or was written anew: what was refused before counts no more."""
+        self._backoff.forget(key)
+        self._not_before.pop(key, None)
+        self.refusals.pop(key, None)
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -180,17 +192,29 @@ class Clock:
 
     def _take(self, key: BreakerKey, answer: Tick | CircuitBreakerError) -> None:
         if isinstance(answer, Tick):
-            self._backoff.forget(key)
+            was_refused = key in self.refusals
+            self.pardon(key)
             self._schedule(key, next_in_seconds(answer, self._lease_seconds.get(key, _LEASE_SECONDS)))
             self._ticked(key, answer)
-        else:
-            # It is not there, or damaged: the reconciler puts that right or says so, and then it is followed again.
+            if was_refused:
+                self._lost(key)
+            return
+        # It is not there, or damaged: the reconciler puts that right or says so, and then it is followed again.
+        if isinstance(answer, UnknownBreakerError):
             self.forget(key)
-            self._lost(key)
+        else:
+            self._deadlines.forget(key)
+            self._not_before[key] = asyncio.get_running_loop().time() + self._backoff.next(key)
+            if not isinstance(answer, StoreUnavailableError | SlotMovingError):
+                self.refusals[key] = str(answer)
+        self._lost(key)
 
     def _schedule(self, key: BreakerKey, seconds: float | None) -> None:
         if seconds is None:
             self._deadlines.forget(key)
         else:
-            self._deadlines.set(key, asyncio.get_running_loop().time() + seconds)
+            self._deadlines.set(key, self._at(key, seconds))
             self._wake.set()
+
+    def _at(self, key: BreakerKey, seconds: float) -> float:
+        return max(asyncio.get_running_loop().time() + seconds, self._not_before.get(key, float("-inf")))

@@ -38,6 +38,7 @@ class Rejected:
 class Plan:
     """What to do. `policy` is None only when rejected; `reset` is the token to reset with, "" for none.
 
+    `remove`: the uid of an earlier resource of this name, whose breaker goes and none takes its place; "" for none.
     `stale`: Redis knows a newer generation than we have seen, so there is nothing to decide yet. `remarks` are for the
     log.
     """
@@ -47,13 +48,19 @@ class Plan:
     configure: bool = False
     resume: Resume | None = None
     reset: str = ""
+    remove: str = ""
     stale: bool = False
     remarks: tuple[str, ...] = ()
 
     @property
+    def writes(self) -> bool:
+        """There is something to write to Redis."""
+        return self.configure or bool(self.reset or self.remove)
+
+    @property
     def in_force(self) -> bool:
         """Redis holds exactly what the resource asks for."""
-        return self.rejected is None and not (self.configure or self.reset or self.stale)
+        return self.rejected is None and not (self.writes or self.stale)
 
 
 def plan(resource: Resource, snapshot: Snapshot | None, *, owner: str, settings: Settings) -> Plan:
@@ -67,7 +74,8 @@ def plan(resource: Resource, snapshot: Snapshot | None, *, owner: str, settings:
     try:
         policy = resolve(parse_spec(resource.spec), settings)
     except InvalidSpecError as error:
-        return Plan(rejected=Rejected(INVALID_SPEC, _with_last(str(error), mine)), reset=due_reset)
+        left = snapshot.uid if snapshot is not None and mine is None and snapshot.owner == owner else ""
+        return Plan(rejected=Rejected(INVALID_SPEC, _with_last(str(error), mine)), reset=due_reset, remove=left)
     if mine is None:
         resume, remarks = _resume(resource, fresh=snapshot is not None)
         recorded = resume.last_reset if resume is not None else ""

@@ -25,8 +25,11 @@ class Mirror(Protocol):
     def settled(self, resource: Resource, snapshot: Snapshot, decided: Plan) -> None:
         """Nothing had to be written to Redis."""
 
+    def written(self, key: BreakerKey) -> None:
+        """Something was written to Redis: look again."""
+
     def changed(self, key: BreakerKey) -> None:
-        """Something was written to Redis, or could not be: look again."""
+        """Nothing was, since Redis refused it: look again."""
 
     def gone(self, key: BreakerKey) -> None:
         """The breaker has been removed."""
@@ -72,10 +75,10 @@ class Reconciler:
             self._mirror.changed(key)
             raise
         self.refusals.pop(key, None)
-        if snapshot is not None and not (decided.configure or decided.reset):
+        if snapshot is not None and not decided.writes:
             self._mirror.settled(resource, snapshot, decided)
         else:
-            self._mirror.changed(key)
+            self._mirror.written(key)
 
     async def _observe(self, key: BreakerKey) -> Snapshot | None:
         try:
@@ -85,6 +88,9 @@ class Reconciler:
 
     async def _apply(self, resource: Resource, decided: Plan) -> None:
         root = self._settings.keys.breaker(resource.key)
+        if decided.remove:
+            await self._store.call(protocol.delete(root, owner=self._owner, uid=decided.remove))
+            logger.info("removed the breaker of an earlier resource of this name", extra={"breaker": resource.key})
         if decided.configure and decided.policy is not None:
             answer = await self._store.call(
                 protocol.configure(

@@ -167,9 +167,13 @@ class Reflector:
     def changed(self, key: BreakerKey) -> None:
         self.mark(key, Urgency.TRANSITION)
 
+    def written(self, key: BreakerKey) -> None:
+        self.clock.pardon(key)
+        self.changed(key)
+
     def settled(self, resource: Resource, snapshot: Snapshot, decided: Plan) -> None:
         """Redis is as it should be; the status may be as well, and then that is all (as after a restart)."""
-        if not self._note(resource, snapshot) or decided.stale:
+        if not self._note(resource, snapshot) or decided.stale or resource.key in self.clock.refusals:
             self.changed(resource.key)
             return
         shown = resource.status
@@ -187,6 +191,9 @@ class Reflector:
         self._backoff.forget(key)
         self._unshown.discard(key)
         self._counters_from.pop(key, None)
+        self._forget(key)
+
+    def _forget(self, key: BreakerKey) -> None:
         self._book.drop(key)
         self.clock.forget(key)
 
@@ -244,6 +251,12 @@ class Reflector:
         except CircuitBreakerError as error:
             return [error] * len(taken)
 
+    async def _whole(self, key: BreakerKey) -> Snapshot | CircuitBreakerError:
+        try:
+            return await self._store.call(protocol.observe(self._settings.keys.breaker(key), history=_WHOLE_HISTORY))
+        except CircuitBreakerError as error:
+            return error
+
     async def _reflect(self, key: BreakerKey, urgency: Urgency, answer: Snapshot | CircuitBreakerError) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -277,7 +290,13 @@ class Reflector:
         self._pending.add_at(key, asyncio.get_running_loop().time() + delay, urgency)
 
     async def _show(
-        self, key: BreakerKey, urgency: Urgency, answer: Snapshot | CircuitBreakerError, taken_at: float
+        self,
+        key: BreakerKey,
+        urgency: Urgency,
+        answer: Snapshot | CircuitBreakerError,
+        taken_at: float,
+        *,
+        is_whole: bool = False,
     ) -> None:
         resource = self._cache.get(key)
         if resource is None:
@@ -285,11 +304,13 @@ class Reflector:
         if isinstance(answer, StoreUnavailableError | SlotMovingError):
             raise answer
         snapshot = answer if isinstance(answer, Snapshot) else None
-        refusal = self.refusals.get(key)
+        decided = plan(resource, snapshot, owner=self._owner, settings=self._settings)
+        refusal = self.clock.refusals.get(key)
+        if not decided.in_force:
+            refusal = self.refusals.get(key, refusal)
         if isinstance(answer, CircuitBreakerError) and not isinstance(answer, UnknownBreakerError):
             refusal = str(answer)
-        decided = plan(resource, snapshot, owner=self._owner, settings=self._settings)
-        if refusal is not None and not decided.in_force:
+        if refusal is not None:
             root = self._settings.keys.breaker(key)
             text = f"Redis does not serve the breaker at {root}, look at its keys: {refusal}"[:1024]
             decided = replace(decided, rejected=Rejected(STORE_CONFLICT, text))
@@ -298,16 +319,17 @@ class Reflector:
             if older is None:
                 return
             decided = replace(decided, rejected=older)
-        elif decided.configure or decided.reset:
+        elif decided.writes:
             self.reconcile(key)  # it comes back here when Redis is as it should be
             if decided.rejected is None:
                 return
         shown = resource.status
-        if snapshot is not None:
-            self._note(resource, snapshot)
-            if own(resource, snapshot, owner=self._owner) and not events.reaches_back(snapshot, shown):
-                root = self._settings.keys.breaker(key)
-                snapshot = await self._store.call(protocol.observe(root, history=_WHOLE_HISTORY))
+        if snapshot is not None and self._note(resource, snapshot):
+            if not is_whole and not events.reaches_back(snapshot, shown):
+                await self._show(key, urgency, await self._whole(key), taken_at, is_whole=True)
+                return
+        elif snapshot is not None or isinstance(answer, UnknownBreakerError):
+            self._forget(key)  # what it was is no more, and nothing takes its place
         new = status.build(resource, snapshot, decided, owner=self._owner, previous=shown)
         now_ms = snapshot.now_ms if snapshot is not None else int(time.time() * 1000)
         new = status.stamped(new, shown, now_ms)

@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 BATCH: Final = 100  # calls in one pipeline: some milliseconds of Redis' time
 _CONNECTIONS: Final = 8
 _SCAN_COUNT: Final = 1_000
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 2.0
+_SOUND_SECONDS: Final = 10.0  # for so long it has served: the next outage is another one
 _SECTIONS: Final = ("server", "memory", "replication", "cluster")
 
 
@@ -67,13 +70,24 @@ class Store:
         return self._outage.seconds
 
     async def run(self) -> None:
-        """Probes whenever Redis is away, until cancelled."""
+        """Probes whenever Redis is away, until cancelled.
+
+        It may answer the probe and not what is wanted of it (a node of a Cluster that serves no key yet): then it is
+        away soon after, again and again, and is probed less and less often.
+        """
+        loop = asyncio.get_running_loop()
+        up_at, pause = float("-inf"), _FIRST_PAUSE_SECONDS
         while True:
             await self._down.wait()
-            pause = 0.1
+            if loop.time() - up_at >= _SOUND_SECONDS:
+                pause = _FIRST_PAUSE_SECONDS
+            else:
+                await asyncio.sleep(pause)
+                pause = _longer(pause)
             while not await self.probe():
                 await asyncio.sleep(pause)
-                pause = min(pause * 1.6, 2.0)
+                pause = _longer(pause)
+            up_at = loop.time()
             self._down.clear()
             self.up.set()
             self._metrics.redis_up.set(1)
@@ -388,3 +402,7 @@ async def _ours(answer: Awaitable[T]) -> T:
 
 def _text(raw: bytes | str) -> str:
     return raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+
+
+def _longer(pause_seconds: float) -> float:
+    return min(pause_seconds * 1.6, _LONGEST_PAUSE_SECONDS)

@@ -91,7 +91,7 @@ class Sweep:
                 await self.once()
             except (ClusterUnavailableError, StoreUnavailableError, SlotMovingError) as error:
                 logger.debug("sweep not finished: %s", error)  # said by cluster.py and store.py
-                pause = _RETRY_SECONDS
+                pause = max(_RETRY_SECONDS, getattr(error, "retry_after_seconds", 0.0))
             except (ClusterRefusedError, StoreRefusedError) as error:
                 self.missing = isinstance(error, ClusterRefusedError) and error.status == 404
                 remedy = "keys and resources are not compared until that is put right"

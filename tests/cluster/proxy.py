@@ -1,16 +1,21 @@
-"""A TCP connection that can be cut without anybody being told, as a network does it."""
+"""A TCP connection that can be cut without anybody being told, as a network does it, or watched."""
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to another port. While cut, connections are accepted and nothing passes."""
+    """Forwards 127.0.0.1:`port` to another port. While cut, connections are accepted and nothing passes.
 
-    def __init__(self, target: int) -> None:
+    `asked` is told what the near side sends before it goes on; an OSError of it ends that connection.
+    """
+
+    def __init__(self, target: int, *, asked: Callable[[bytes], None] = lambda _: None) -> None:
         self._target = target
+        self._asked = asked
         self._passes = threading.Event()
         self._passes.set()
         self._closed = False
@@ -48,13 +53,14 @@ class Proxy:
                 near.close()
                 continue
             self._open += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            for source, sink, told in ((near, far, self._asked), (far, near, lambda _: None)):
+                threading.Thread(target=self._pump, args=(source, sink, told), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, told: Callable[[bytes], None]) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
                 self._passes.wait()
+                told(data)
                 sink.sendall(data)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

@@ -260,7 +260,10 @@ def test_rights_name_the_commands_that_will_be_refused() -> None:
     assert "delete" not in str(installation.review(installation.RIGHTS[0], "shop"))
     for wrong in (Answer(answers[:2]), Answer(None, "forbidden")):
         assert installation.rights(wrong, "").verdict is NOT_CHECKED
-    assert installation.rights(Answer([{}, {"status": 3}, {"status": []}, {"status": {"allowed": "yes"}}]), "").verdict is WARNING
+    assert (
+        installation.rights(Answer([{}, {"status": 3}, {"status": []}, {"status": {"allowed": "yes"}}]), "").verdict
+        is WARNING
+    )
 
 
 # -- Redis and clocks

@@ -300,9 +300,22 @@ def test_an_invalid_spec_leaves_the_last_policy() -> None:
 
 def test_an_invalid_spec_at_first_sight_puts_nothing_in_force() -> None:
     """There is no last policy to speak of."""
-    refused = decided({"spec": {"recoveryTimeout": "soon"}}, None).rejected
-    assert refused is not None
-    assert refused.message.endswith("no policy is in force")
+    refused = decided({"spec": {"recoveryTimeout": "soon"}}, None)
+    assert refused.rejected is not None
+    assert refused.rejected.message.endswith("no policy is in force")
+    assert not refused.writes
+
+
+def test_an_invalid_spec_leaves_nothing_of_an_earlier_resource() -> None:
+    """Its breaker goes, as it would if this one had never been made; that of a client without Kubernetes stays."""
+    spec = {"spec": {"recoveryTimeout": "soon"}}
+    left = decided(spec, {"uid": "an-earlier-one"})
+    assert left.rejected is not None
+    assert left.rejected.message.endswith("no policy is in force")
+    assert left == Plan(rejected=left.rejected, remove="an-earlier-one")
+    assert not decided(spec, {}).remove
+    assert not decided(spec, {"owner": "env", "uid": "env"}).remove
+    assert not decided({}, {"uid": "an-earlier-one"}).remove, "the valid one takes its place"
 
 
 def test_a_breaker_of_another_installation_is_left_alone() -> None:

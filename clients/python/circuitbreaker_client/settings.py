@@ -102,8 +102,8 @@ class Settings:
     def patience_seconds(self) -> float:
         """How long a connection may be without an answer before it is given up.
 
-        Ten times what a call waits by default: a server that shares its processor with a busy fleet is late now and then, and
-        fifty clients that all come anew keep it from getting well.
+        Ten times what a call waits by default: a server that shares its processor with a busy fleet is late now and
+        then, and fifty clients that all come anew keep it from getting well.
         """
         return max(self.redis_timeout_seconds, min(LONGEST_PATIENCE_SECONDS, self.max_staleness_seconds / 4))
 
