@@ -163,17 +163,21 @@ class Cluster:
         """Writes what changes in the status of exactly this version; refused with 409 when there is a newer one."""
         body = {"metadata": {"resourceVersion": resource.resource_version, "uid": resource.uid}, "status": patch}
         path = f"{_path(resource.key.namespace)}/{resource.key.name}/status"
-        return await self._request("PATCH", path, Resource.of, body, content_type="application/merge-patch+json")
+        try:
+            return await self._request("PATCH", path, Resource.of, body, content_type="application/merge-patch+json")
+        except ClusterUnavailableError:
+            self._telling.unwritten(resource.key.namespace)
+            raise
 
     async def create_event(self, body: Mapping[str, Any]) -> None:
         """Raises EventsUnavailableError as well."""
-        if not self._telling.is_worth_a_try():
+        namespace = body["metadata"]["namespace"]
+        if not self._telling.is_worth_a_try(namespace):
             raise EventsUnavailableError(str(self._telling.cause))
-        path = f"/api/v1/namespaces/{body['metadata']['namespace']}/events"
         try:
-            await self._send("POST", path, lambda _: None, body, is_event=True)
+            await self._send("POST", f"/api/v1/namespaces/{namespace}/events", lambda _: None, body, event_of=namespace)
         except ClusterUnavailableError as error:
-            if self._telling.is_hopeless:
+            if self._telling.is_hopeless(namespace):
                 raise EventsUnavailableError(str(error)) from error
             raise
 
@@ -225,9 +229,12 @@ class Cluster:
         query: list[tuple[str, str]] | None = None,
         accept: str = "application/json",
         content_type: str = "application/json",
-        is_event: bool = False,
+        event_of: str = "",
     ) -> T:
-        """What `read` makes of the answer. One that it cannot read comes of something before the API server."""
+        """What `read` makes of the answer. One that it cannot read comes of something before the API server.
+
+        `event_of` is the namespace of an Event that is posted.
+        """
         url = f"{self.address}{path}{f'?{urlencode(query)}' if query else ''}"
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": USER_AGENT}
         loop = asyncio.get_running_loop()
@@ -242,7 +249,7 @@ class Cluster:
                 data: bytes = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
                 silence = ClusterUnavailableError(str(error) or type(error).__name__)
-                if not is_event or not self._telling.failed(began, silence):
+                if not event_of or not self._telling.failed(event_of, began, silence):
                     self._reached = False
                     self._outage.failed(silence)
                 raise silence from error
@@ -256,9 +263,9 @@ class Cluster:
             except _UNREADABLE as error:
                 refusal = ClusterUnavailableError(f"{response.status} that is no answer of it: {data[:80]!r}")
                 refusal.__cause__ = error
-        if not is_event or not self._fails_alone(began, refusal):
+        if not event_of or not self._fails_alone(event_of, began, refusal):
             self._judge(method, response.status, refusal)
-        if method != "GET" and not is_event and not isinstance(refusal, ClusterUnavailableError):
+        if method != "GET" and not event_of and not isinstance(refusal, ClusterUnavailableError):
             self._telling.accepted()
         if response.status == _UNAUTHORIZED:
             await self._log_in_again()
@@ -280,11 +287,13 @@ class Cluster:
         before, self._client = self._client, client
         await before.close()  # type: ignore[no-untyped-call]
 
-    def _fails_alone(self, began_at: float, refusal: ClusterRefusedError | ClusterUnavailableError | None) -> bool:
+    def _fails_alone(
+        self, namespace: str, began_at: float, refusal: ClusterRefusedError | ClusterUnavailableError | None
+    ) -> bool:
         """Whether an Event tells nothing of the API server."""
         if isinstance(refusal, ClusterUnavailableError):
-            return self._telling.failed(began_at, refusal)
-        self._telling.posted()
+            return self._telling.failed(namespace, began_at, refusal)
+        self._telling.posted(namespace)
         return False
 
     def _judge(self, method: str, status: int, refusal: ClusterRefusedError | ClusterUnavailableError | None) -> None:

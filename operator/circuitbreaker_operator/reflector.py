@@ -118,6 +118,7 @@ class Reflector:
         # A tick does not read all of a breaker: what it does not show, like damage, is found by looking now and then.
         self._look_seconds = _LOOK_INTERVALS * (settings.status_refresh_ms or LONGEST_MS) / 1000
         self._counters_from: dict[BreakerKey, float] = {}  # from when on counters alone are worth a write
+        self._untold: set[str] = set()  # the namespaces in which Events are refused
         self._events_outage = Outage(logger, "writing Events", remedy="grant create on events; statuses go on without")
         self._status_outage = Outage(logger, "writing statuses", remedy="grant patch on circuitbreakers/status")
         self._instance = os.environ.get("HOSTNAME") or socket.gethostname()
@@ -436,21 +437,25 @@ class Reflector:
         return written
 
     async def _post(self, event: events.Event, *, waits: bool) -> None:
-        result = "posted"
+        result, namespace = "posted", event.key.namespace
         try:
             await self._cluster.create_event(event.body(instance=self._instance))
-            self._events_outage.recovered()
+            self._told(namespace)
         except ClusterRefusedError as error:
             if error.status == 409:
                 result = "repeated"
+                self._told(namespace)
             elif is_terminating(error):
                 result = "dropped"
+                self._told(namespace)
             else:
                 result = "refused"
+                self._untold.add(namespace)
                 self._events_outage.failed(error)
         except EventsUnavailableError as error:
             result = "dropped"
-            if self._events_outage.seconds == 0.0:
+            if namespace not in self._untold:
+                self._untold.add(namespace)
                 self.hurry()
             self._events_outage.failed(error, remedy=_WITHOUT_EVENTS)
             if waits:
@@ -460,6 +465,11 @@ class Reflector:
             extra = {"breaker": event.key, "reason": event.reason}
             level = logging.WARNING if event.kind == "Warning" else logging.INFO
             logger.log(level, "%s", event.message, extra=extra)
+
+    def _told(self, namespace: str) -> None:
+        if namespace in self._untold:
+            self._untold.discard(namespace)
+            self._events_outage.recovered()
 
 
 def _shadow_moves(seen: Snapshot, tick: Tick) -> bool:

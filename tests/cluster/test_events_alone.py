@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from socket import create_server
 
 import kubernetes
 
@@ -11,15 +12,16 @@ from tests.cluster.world import World
 
 
 @contextmanager
-def webhook_in_the_way(world: World) -> Iterator[None]:
-    """Each Event in the namespace of the test is to be asked for at an address where nobody is."""
+def webhook_in_the_way(world: World, port: int, *, timeout_seconds: int = 10) -> Iterator[None]:
+    """Each Event in the namespace of the test is to be asked for at 127.0.0.1:`port`."""
     api = kubernetes.client.AdmissionregistrationV1Api(world.core.api_client)
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["events"]}
     webhook = {
         "name": "nobody.example.org",
-        "clientConfig": {"url": f"https://127.0.0.1:{free_port()}/"},
+        "clientConfig": {"url": f"https://127.0.0.1:{port}/"},
         "rules": [rule],
         "failurePolicy": "Fail",
+        "timeoutSeconds": timeout_seconds,
         "sideEffects": "None",
         "admissionReviewVersions": ["v1"],
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}},
@@ -40,7 +42,7 @@ def test_statuses_go_on_without_events(world: World) -> None:
         world.create("payments", recoveryTimeout="1h")
         world.until_ready("payments")
         world.until_events("payments", ["PolicyApplied"])
-        with webhook_in_the_way(world):
+        with webhook_in_the_way(world, free_port()):
             fleet.open()
             world.until_state("payments", "Open")
             world.create("later")
@@ -66,3 +68,47 @@ def test_statuses_go_on_without_events(world: World) -> None:
         world.until(told, "Events again")
         assert set(world.events("later")) == {"PolicyApplied"}
         assert "writing Events: works again" in operator.log
+
+
+def test_a_webhook_that_does_not_answer(world: World) -> None:
+    """Longer than a renewal of the Lease takes: something else is written while each Event is under way."""
+    fleet = world.fleet("payments")
+    leads = {"LEADER_ELECTION": "true", "LEASE_NAMESPACE": world.namespace}
+    with world.operator(**leads, LEASE_RETRY="500ms") as operator, create_server(("127.0.0.1", 0)) as silent:
+        operator.wait_ready()
+        world.create("payments", recoveryTimeout="1h")
+        world.until_ready("payments")
+        with webhook_in_the_way(world, silent.getsockname()[1], timeout_seconds=2):
+            fleet.open()
+            world.until_state("payments", "Open", seconds=40)
+            assert operator.metric('circuitbreaker_operator_events_total{reason="CircuitOpened",result="dropped"}') == 1
+            assert operator.ready
+
+
+def test_namespaces_without_the_webhook_lose_nothing(world: World) -> None:
+    """While Events of another one are dropped, and the one that is tried now and then is of that as well."""
+    others = world.new_namespace()
+    names = [f"b{number}" for number in range(8)]
+    with world.operator(LEADER_ELECTION="true", LEASE_NAMESPACE=world.namespace) as operator:
+        operator.wait_ready()
+        for name in names:
+            world.create(name, recoveryTimeout="1h")
+            world.create(name, namespace=others, recoveryTimeout="1h")
+        world.until_ready(*names)
+        world.until_ready(*names, namespace=others)
+        with webhook_in_the_way(world, free_port()):
+            world.fleet("b0").open()
+            world.until_state("b0", "Open")
+            for name in names[1:]:
+                world.fleet(name).open()
+                world.fleet(name, others).open()
+            for name in names[1:]:
+                world.until_state(name, "Open")
+                world.until(lambda name=name: world.status(name, others)["state"] == "Open", "the status of the other")
+        dropped = operator.metric('circuitbreaker_operator_events_total{reason="CircuitOpened",result="dropped"}')
+        assert dropped == len(names)
+        told = [(each.involved_object.name, each.reason) for each in world.core.list_namespaced_event(others).items]
+        assert sorted(told) == sorted(
+            [(name, "PolicyApplied") for name in names] + [(name, "CircuitOpened") for name in names[1:]]
+        )
+        assert operator.log.count("writing Events: ") == 1
