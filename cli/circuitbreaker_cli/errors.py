@@ -12,7 +12,7 @@ class Exit(IntEnum):
     FAILURE = 1  # the API server or Redis refused, or could not be reached; `doctor` found a problem
     USAGE = 2  # the command line, a setting, or a file that is named there, cannot be understood
     DECLINED = 3  # nobody said yes, or there was no terminal to ask at
-    NO_EFFECT = 4  # nothing was written, since it would have no effect now
+    NO_EFFECT = 4  # nothing was written: it would have no effect now, or what was agreed to is not so any more
     NOT_YET = 5  # it was written, and was not in force in time
     UNEXPECTED = 6  # `simulate`: it came otherwise than --expect says
     INTERRUPTED = 130  # Ctrl-C, as shells have it: 128 and the number of the signal
@@ -33,3 +33,7 @@ class KubectlError(CommandError):
     @property
     def not_found(self) -> bool:
         return "NotFound" in str(self)
+
+
+class ConflictError(KubectlError):
+    """Somebody else was faster: what should be written is there in another version, or made anew."""

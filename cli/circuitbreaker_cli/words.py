@@ -12,6 +12,7 @@ from circuitbreaker_operator.wording import plain
 
 LONGEST: Final = 1_024  # characters of any one text that others wrote
 UNKNOWN: Final = "Unknown"  # no status yet
+FOREIGN: Final = "of another breaker of this name: an earlier one, or another installation's"
 
 
 def safe(value: object, longest: int = LONGEST) -> str:

@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,13 @@ class Shell:
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def at_terminal(self, *arguments: str, answer: str = "", code: int = 0) -> Done:
-        """In a pseudo-terminal; `answer` is typed when a question stands there. Output and errors come together."""
+    def at_terminal(
+        self, *arguments: str, answer: str = "", meanwhile: Callable[[], object] = lambda: None, code: int = 0
+    ) -> Done:
+        """In a pseudo-terminal; `answer` is typed when a question stands there, after what is done `meanwhile`.
+
+        Output and errors come together.
+        """
         inner, outer = pty.openpty()
         process = subprocess.Popen(
             self.command(*arguments), env=self.variables(), stdin=outer, stdout=outer, stderr=outer, close_fds=True
@@ -82,6 +88,7 @@ class Shell:
             seen += some
             if b"[y/N]" in seen and not asked:
                 asked = True
+                meanwhile()
                 os.write(inner, f"{answer}\n".encode())
         os.close(inner)
         assert process.wait(10) == code, seen.decode()

@@ -1,8 +1,12 @@
 """trip, hold-closed, release, reset: what they write, what they refuse, what they wait for."""
 
+import time
+
 import pytest
 
 from circuitbreaker_local.control_plane import ControlPlane
+from circuitbreaker_local.waiting import wait_until
+from circuitbreaker_operator import times
 from tests.cli.shell import Shell
 from tests.cluster.world import API, PLURAL, World
 
@@ -57,6 +61,45 @@ def test_a_question_wants_a_terminal_and_a_yes(operated: World, shell: Shell) ->
     assert "override" not in operated.get("payments")["spec"]
     assert "in force" in shell.at_terminal(*trip, answer="y").out
     assert operated.status("payments")["state"] == "Open"
+
+
+def test_what_another_person_did_while_the_question_stood(operated: World, shell: Shell) -> None:
+    """Their override is not taken away by a yes to something else; a status that was written meanwhile is no matter."""
+    operated.create("payments")
+    operated.until_ready("payments")
+    shell.run("hold-closed", "payments", "--reason", "load test", "-y")
+
+    def incident() -> None:
+        shell.run("trip", "payments", "--reason", "incident", "-y")
+
+    for asked in (("release", "payments"), ("hold-closed", "payments", "--reason", "longer")):
+        done = shell.at_terminal(*asked, answer="y", meanwhile=incident, code=4)
+        assert "its override is Open (incident) meanwhile, set by kubectl-breaker; nothing was written" in done.out
+        assert operated.get("payments")["spec"]["override"] == {"state": "Open", "reason": "incident"}
+        shell.run("hold-closed", "payments", "--reason", "load test", "-y")
+
+    def another_status() -> None:
+        operated.patch("payments", {"metadata": {"labels": {"team": "shop"}}})
+
+    assert "in force" in shell.at_terminal("release", "payments", answer="y", meanwhile=another_status).out
+    assert "override" not in operated.get("payments")["spec"]
+
+
+def test_a_length_begins_with_the_yes(operated: World, shell: Shell) -> None:
+    """However long the question stood; and half a second is not over before it is written."""
+    operated.create("payments")
+    operated.until_ready("payments")
+    began = time.time()
+
+    def wait() -> None:
+        wait_until(lambda: time.time() > began + 3, timeout_seconds=10, what="three seconds to pass")
+
+    shell.at_terminal("trip", "payments", "--reason", "x", "--for", "1m", answer="y", meanwhile=wait)
+    until = times.to_ms(operated.get("payments")["spec"]["override"]["until"]) / 1000
+    assert until >= began + 3 + 60
+    done = shell.run("hold-closed", "payments", "--reason", "x", "--for", "500ms", "-y", "--wait", "0")
+    assert "not waited for" in done.err
+    operated.until_events("payments", ["PolicyApplied", "CircuitForced", "CircuitForced", "OverrideExpired"])
 
 
 def test_it_refuses_what_would_have_no_effect(world: World, shell: Shell) -> None:

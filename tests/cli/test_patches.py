@@ -11,11 +11,37 @@ MINUTE = 60_000
 def test_an_end_is_told_by_the_clock_of_the_server() -> None:
     """A machine that is an hour behind would write an `until` that is past already: no effect at all."""
     hour = 60 * MINUTE
-    assert patches.until_after(MINUTE, now_ms=hour, server_ms=2 * hour) == 2 * hour + MINUTE
-    assert patches.until_after(MINUTE, now_ms=hour, server_ms=hour - 900) == hour + MINUTE
-    assert patches.until_after(MINUTE, now_ms=hour, server_ms=None) == hour + MINUTE
-    assert patches.skew(hour, 2 * hour).startswith("this machine's clock is 1h behind")
-    assert patches.skew(hour, hour - 900) == ""
+    assert [patches.ahead_ms(hour, server_ms) for server_ms in (2 * hour, hour - 900, None)] == [hour, 0, 0]
+    assert patches.skew(hour).startswith("this machine's clock is 1h behind")
+    assert patches.skew(-hour).startswith("this machine's clock is 1h ahead of")
+    assert patches.skew(0) == ""
+
+
+def test_an_end_is_never_before_its_time() -> None:
+    """A Lease's or an override's times are whole seconds: half a second from now would be over already."""
+    assert [patches.until_after(500, now_ms) for now_ms in (1_000, 1_400, 1_500, 1_501)] == [2_000, 2_000, 2_000, 3_000]
+
+
+def test_what_moved_while_the_question_stood() -> None:
+    """The override is what was agreed to; a status may be another, and another generation too."""
+    held = {"state": "Open", "reason": "load test"}
+    seen = [
+        View({"metadata": {"uid": uid}, "spec": {"override": override}, "status": {"state": state}})
+        for uid, override, state in (
+            ("a", held, "Open"),
+            ("a", held, "Closed"),
+            ("a", held | {"reason": "incident"}, "Open"),
+            ("a", None, "Open"),
+            ("b", held, "Open"),
+        )
+    ]
+    assert [patches.moved(seen[0], each) for each in seen] == [
+        "",
+        "",
+        "its override is Open (incident) meanwhile",
+        "its override was taken away meanwhile",
+        "it was made anew meanwhile",
+    ]
 
 
 def test_in_force_is_what_the_status_tells_of_this_very_edit() -> None:

@@ -3,9 +3,11 @@
 import pytest
 import yaml
 
+from circuitbreaker_contract import library
 from circuitbreaker_local.processes import free_port
 from tests.cli.shell import Shell
 from tests.cluster.world import World
+from tests.contract.callers import POLICY, Caller
 
 ESCAPE = "\x1b"
 
@@ -90,3 +92,19 @@ def test_what_is_not_there(world: World, shell: Shell) -> None:
     assert "no breakers found" in shell.run("list").err
     assert "no name of a breaker" in shell.run("explain", "a/b", code=1).err
     shell.run("list", "--sort", "colour", code=2)
+
+
+def test_what_redis_holds_under_the_name_of_another_is_not_shown_as_this_one(world: World, shell: Shell) -> None:
+    """Another installation in the same Redis, or a resource that was made again while no operator runs."""
+    world.create("payments")
+    world.redis.function_load(library.source())
+    caller = Caller(world.redis, "payments", namespace=world.namespace)
+    caller.define(POLICY)
+    caller.open()
+    url = ("--redis-url", world.server.url)
+    described = shell.run("describe", "payments", *url)
+    assert "what Redis holds is of another breaker of this name" in described.err
+    assert "from Redis" not in described.out
+    (row,) = shell.run("top", "--once", *url).out.splitlines()[1:2]
+    assert "Open" not in row
+    assert "this is of another breaker of this name" in shell.run("history", "payments", *url).err

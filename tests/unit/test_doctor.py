@@ -190,6 +190,15 @@ def pod(
     return named(name, status={"conditions": [{"type": "Ready", "status": is_ready}], "containerStatuses": [container]})
 
 
+def evicted(name: str) -> dict[str, Any]:
+    return named(name, status={"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource"})
+
+
+def ending(name: str) -> dict[str, Any]:
+    gone = pod(name, is_ready="False")
+    return {**gone, "metadata": {**gone["metadata"], "deletionTimestamp": at(MINUTE)}}
+
+
 def lease(holder: str, ago_ms: int, name: str = "circuitbreaker-operator") -> dict[str, Any]:
     spec = {"holderIdentity": holder, "renewTime": at(ago_ms), "leaseDurationSeconds": 15}
     return named(name, spec=spec)
@@ -217,6 +226,9 @@ def test_deployments(found: Any, verdict: Verdict, words: str) -> None:
     [
         ([pod(), pod("op-2")], OK, "2 ready: circuitbreaker-system/op-1"),
         ([pod(), pod("op-2", is_ready="False", waiting="CrashLoopBackOff")], PROBLEM, "is not ready: CrashLoop"),
+        ([pod(), evicted("op-0")], OK, "1 ready: circuitbreaker-system/op-1"),
+        ([pod(), ending("op-0")], OK, "1 ready: circuitbreaker-system/op-1"),
+        ([evicted("op-0"), ending("op-1")], NOT_CHECKED, "have ended or are ending"),
         ([pod(restarts=3)], WARNING, "restarted 3 times, last 1m ago: exit status 137, OOMKilled"),
         ([pod(restarts=3, ended_ms=DAY)], OK, "1 ready"),
         ([], NOT_CHECKED, "none with the label"),

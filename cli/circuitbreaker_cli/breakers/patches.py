@@ -100,18 +100,35 @@ def in_force(change: Change, view: View) -> bool:
     return view.forced and view.state == change.state
 
 
-def until_after(for_ms: int, *, now_ms: int, server_ms: int | None) -> int:
-    """When an override of this length ends, by the clock of the API server where this machine's is another."""
-    start_ms = now_ms if server_ms is None or abs(server_ms - now_ms) < _BELIEVED_MS else server_ms
-    return start_ms + for_ms
-
-
-def skew(now_ms: int, server_ms: int | None) -> str:
-    """A sentence about a clock that differs; "" for one that does not."""
-    if server_ms is None or abs(server_ms - now_ms) < _BELIEVED_MS:
+def moved(agreed: View, seen: View) -> str:
+    """What somebody else changed meanwhile, of that which was agreed to; "" for nothing."""
+    if seen.uid != agreed.uid:
+        return "it was made anew meanwhile"
+    if seen.override == agreed.override:
         return ""
-    way = "behind" if server_ms > now_ms else "ahead of"
-    apart = format_duration(abs(server_ms - now_ms) // 1_000 * 1_000)
+    if not seen.override:
+        return "its override was taken away meanwhile"
+    by = f", set by {seen.override_manager}" if seen.override_manager else ""
+    state, reason = safe(seen.override.get("state", "")), safe(seen.override.get("reason", ""))
+    return f"its override is {state} ({reason}) meanwhile{by}"
+
+
+def until_after(for_ms: int, now_ms: int) -> int:
+    """When an override of this length ends that begins now: in whole seconds, and not before."""
+    return -(-(now_ms + for_ms) // 1_000) * 1_000
+
+
+def ahead_ms(now_ms: int, server_ms: int | None) -> int:
+    """How far the clock of the API server is ahead of this machine's, where they are not the same."""
+    return 0 if server_ms is None or abs(server_ms - now_ms) < _BELIEVED_MS else server_ms - now_ms
+
+
+def skew(ahead_ms: int) -> str:
+    """A sentence about a clock that differs; "" for one that does not."""
+    if not ahead_ms:
+        return ""
+    way = "behind" if ahead_ms > 0 else "ahead of"
+    apart = format_duration(abs(ahead_ms) // 1_000 * 1_000)
     return f"this machine's clock is {apart} {way} that of the API server, which is the one used"
 
 

@@ -33,6 +33,10 @@ class View:
         return str(self._metadata.get("uid", ""))
 
     @property
+    def resource_version(self) -> str:
+        return str(self._metadata.get("resourceVersion", ""))
+
+    @property
     def generation(self) -> int:
         return whole(self._metadata, "generation")
 

@@ -85,8 +85,17 @@ def pods(answer: Answer[Sequence[Mapping[str, Any]]], now_ms: int) -> list[Findi
         return [not_checked(check, answer.why_not)]
     if not answer.value:
         return [not_checked(check, f"there are none with the label {SELECTOR}")]
-    found = [finding for pod in answer.value for finding in _pod(check, pod, now_ms)]
-    return found or [Finding(check, Verdict.OK, f"{len(answer.value)} ready: {', '.join(map(_name, answer.value))}")]
+    there = [pod for pod in answer.value if not _is_over(pod)]
+    if not there:
+        return [not_checked(check, "all of them have ended or are ending")]
+    found = [finding for pod in there for finding in _pod(check, pod, now_ms)]
+    return found or [Finding(check, Verdict.OK, f"{len(there)} ready: {', '.join(map(_name, there))}")]
+
+
+def _is_over(pod: Mapping[str, Any]) -> bool:
+    """Evicted, or on its way out: another one has its place, and this one is only not cleared away yet."""
+    ended = part(pod, "status").get("phase") in {"Failed", "Succeeded"}
+    return ended or "deletionTimestamp" in part(pod, "metadata")
 
 
 def _pod(check: str, pod: Mapping[str, Any], now_ms: int) -> Iterator[Finding]:

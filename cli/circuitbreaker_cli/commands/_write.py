@@ -1,15 +1,18 @@
 """How trip, hold-closed, release and reset change something: each the same way, `carry_out`."""
 
 from collections.abc import Callable
+from typing import Final
 
 from circuitbreaker_cli import options, terminal
 from circuitbreaker_cli.breakers import patches
 from circuitbreaker_cli.breakers.patches import Change
 from circuitbreaker_cli.breakers.view import View
-from circuitbreaker_cli.errors import CommandError, Exit
+from circuitbreaker_cli.errors import CommandError, ConflictError, Exit
 from circuitbreaker_cli.remote.kubectl import MANAGER, Kubectl
 from circuitbreaker_contract.durations import parse_duration_ms
 from circuitbreaker_contract.state import State
+
+_TRIES: Final = 10  # the operator writes its status meanwhile
 
 
 def holding(state: State) -> Callable[..., None]:
@@ -35,18 +38,20 @@ def holding(state: State) -> Callable[..., None]:
         if for_ms == 0:
             raise CommandError("--for: must be longer than nothing", Exit.USAGE)
         view = api.breaker(name)
-        until_ms = None
+        ahead_ms = 0
         if for_ms is not None:
             # `until` is for clocks of servers; one that is past already would have no effect at all.
             now_ms = terminal.now_ms()
             probe = patches.hold(view, state, reason, until_ms=now_ms + for_ms, now_ms=now_ms)
             server_ms = patches.written_ms(api.patch(view, probe.patch, dry_run=True), MANAGER)
-            until_ms = patches.until_after(for_ms, now_ms=now_ms, server_ms=server_ms)
-            if sentence := patches.skew(now_ms, server_ms):
+            ahead_ms = patches.ahead_ms(now_ms, server_ms)
+            if sentence := patches.skew(ahead_ms):
                 terminal.say(f"note: {sentence}")
 
         def decide(seen: View) -> Change:
-            return patches.hold(seen, state, reason, until_ms=until_ms, now_ms=terminal.now_ms())
+            now_ms = terminal.now_ms()
+            until_ms = None if for_ms is None else patches.until_after(for_ms, now_ms + ahead_ms)
+            return patches.hold(seen, state, reason, until_ms=until_ms, now_ms=now_ms)
 
         carry_out(api, view, decide, yes=yes, dry_run=dry_run, force=force, wait=wait)
 
@@ -56,7 +61,10 @@ def holding(state: State) -> Callable[..., None]:
 def carry_out(
     api: Kubectl, view: View, decide: Callable[[View], Change], *, yes: bool, dry_run: bool, force: bool, wait: float
 ) -> None:
-    """Looks what stands in the way, asks the API server, then the person; writes; waits for it to be in force."""
+    """Looks what stands in the way, asks the API server, then the person; writes; waits for it to be in force.
+
+    `decide` is asked once more after the person, who may have taken some time.
+    """
     change = decide(view)
     if (obstacle := patches.obstacle(view)) and not force:
         raise CommandError(f"{view.full_name}: {obstacle}\nnothing was written; --force writes it", Exit.NO_EFFECT)
@@ -68,12 +76,28 @@ def carry_out(
         terminal.say("nothing was changed (--dry-run)")
         return
     terminal.confirm("Go on?", yes=yes)
-    api.patch(view, change.patch)
     scoped = Kubectl(api.context, view.namespace, api.kubeconfig)
+    change = _write(scoped, view, decide)
     if wait <= 0 or obstacle:
         terminal.say("written; it was not waited for")
     elif terminal.wait_until(lambda: patches.in_force(change, scoped.breaker(view.name)), wait):
-        terminal.say(f"{view.full_name}: {change.title}, and in force")
+        end = f" until {change.until}" if change.until else ""
+        terminal.say(f"{view.full_name}: {change.title}, and in force{end}")
     else:
         text = f"it was written, but was not in force within {wait:g} s; is an operator running?"
         raise CommandError(f"{view.full_name}: {text} See: kubectl breaker explain {view.name}", Exit.NOT_YET)
+
+
+def _write(api: Kubectl, agreed: View, decide: Callable[[View], Change]) -> Change:
+    """Writes the change to what is there now, which has to be what was agreed to but for its status."""
+    for _ in range(_TRIES):
+        seen = api.breaker(agreed.name)
+        if sentence := patches.moved(agreed, seen):
+            raise CommandError(f"{agreed.full_name}: {sentence}; nothing was written, look again", Exit.NO_EFFECT)
+        change = decide(seen)
+        try:
+            api.patch(seen, change.patch, exact=True)
+        except ConflictError:
+            continue
+        return change
+    raise CommandError(f"{agreed.full_name} is being written all the time; nothing was written")

@@ -8,6 +8,7 @@ from circuitbreaker_cli.breakers.view import View
 from circuitbreaker_cli.errors import CommandError, Exit
 from circuitbreaker_cli.formats import Form, as_json, as_yaml
 from circuitbreaker_cli.remote.redis_url import is_given
+from circuitbreaker_cli.words import FOREIGN
 from circuitbreaker_contract.protocol import MAX_HISTORY
 
 
@@ -32,6 +33,9 @@ def command(
             if error.code is not Exit.FAILURE:
                 raise
             failed = error
+    if snapshot is not None and snapshot.uid != view.uid:
+        terminal.say(f"what Redis holds is {FOREIGN}; the page is what the status last said")
+        snapshot = None
     terminal.show(describing.page(view, terminal.now_ms(), snapshot, terminal.glyphs()))
     if failed is not None:
         raise CommandError(f"{failed}\nso the page is what the status last said") from failed

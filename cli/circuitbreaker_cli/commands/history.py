@@ -15,7 +15,7 @@ from circuitbreaker_cli.errors import CommandError
 from circuitbreaker_cli.formats import History, as_json, as_yaml
 from circuitbreaker_cli.remote.kubectl import Kubectl
 from circuitbreaker_cli.remote.redis_url import NEEDED, is_given
-from circuitbreaker_cli.words import safe
+from circuitbreaker_cli.words import FOREIGN, safe
 from circuitbreaker_contract.protocol import MAX_HISTORY
 from circuitbreaker_contract.state import Reason
 
@@ -43,7 +43,7 @@ def command(
         # One more than is shown tells whether there are older ones.
         snapshot = store.observe(redis_url, view.namespace, view.name, history=min(limit + 1, MAX_HISTORY))
         if snapshot.uid != view.uid:
-            terminal.say("this is of an earlier breaker of the name; no operator has put this one in force yet")
+            terminal.say(f"this is {FOREIGN}")
         entries = transitions.of_snapshot(snapshot)
         now_ms, damaged, source = snapshot.now_ms, snapshot.history_damaged, "redis"
     else:

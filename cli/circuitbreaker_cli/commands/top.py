@@ -48,7 +48,9 @@ class _Source:
             return [ranking.of_status(each, now_ms) for each in views]
         seen = await self.redis.observe([(each.namespace, each.name) for each in views])
         return [
-            ranking.of_redis(view, snapshot) if snapshot else ranking.of_status(view, now_ms)
+            ranking.of_redis(view, snapshot)
+            if snapshot and snapshot.uid == view.uid
+            else ranking.of_status(view, now_ms)
             for view, snapshot in zip(views, seen, strict=True)
         ]
 

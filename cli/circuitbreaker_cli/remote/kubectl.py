@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from circuitbreaker_cli.breakers.view import View
-from circuitbreaker_cli.errors import CommandError, KubectlError
+from circuitbreaker_cli.errors import CommandError, ConflictError, KubectlError
 from circuitbreaker_cli.words import safe
 from circuitbreaker_operator.resource import GROUP, PLURAL
 
 RESOURCE: Final = f"{PLURAL}.{GROUP}"
 MANAGER: Final = "kubectl-breaker"  # the field manager of what is written here: Events and managedFields name it
 _LOGGED: Final = re.compile(r"[EFIW]\d{4} \d{2}:\d{2}:\d{2}")  # a line of Kubernetes' logger
+_CONFLICT: Final = "Error from server (Conflict)"
 _SECONDS: Final = 60.0  # for one call; kubectl itself would wait for ever
 
 
@@ -56,7 +57,8 @@ class Kubectl:
         except subprocess.TimeoutExpired:
             raise KubectlError(f"kubectl gave no answer within {seconds:.0f} s") from None
         if done.returncode != 0:
-            raise KubectlError(complaint(done.stderr))
+            said = complaint(done.stderr)
+            raise ConflictError(said) if _CONFLICT in said else KubectlError(said)
         return done.stdout
 
     def read(self, *arguments: str, seconds: float = _SECONDS) -> dict[str, Any]:
@@ -78,9 +80,13 @@ class Kubectl:
         """One, with who wrote which field."""
         return View(self.read("get", RESOURCE, checked_name(name), "--show-managed-fields"))
 
-    def patch(self, view: View, body: Mapping[str, Any], *, dry_run: bool = False) -> View:
-        """Writes, or asks the API server whether it would take it. A breaker made anew meanwhile is left alone."""
-        text = json.dumps({**body, "metadata": {**body.get("metadata", {}), "uid": view.uid}})
+    def patch(self, view: View, body: Mapping[str, Any], *, dry_run: bool = False, exact: bool = False) -> View:
+        """Writes, or asks the API server whether it would take it. A breaker made anew meanwhile is left alone.
+
+        With `exact` so is one that anybody wrote since; raises ConflictError.
+        """
+        version = {"resourceVersion": view.resource_version} if exact else {}
+        text = json.dumps({**body, "metadata": {**body.get("metadata", {}), "uid": view.uid, **version}})
         flags = ["--type=merge", f"--field-manager={MANAGER}", f"--namespace={view.namespace}", "--show-managed-fields"]
         dry = ["--dry-run=server"] if dry_run else []
         return View(self.read("patch", RESOURCE, checked_name(view.name), *flags, *dry, f"--patch={text}"))
