@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,14 +28,30 @@ PORTS = range(20_000, 32_000)
 ADDRESS_IN_USE = "ddress already in use"  # as etcd, kube-apiserver and redis-server all print it, but for the A
 
 
+_claims: deque[socket.socket] = deque()  # the UDP ports of the same numbers, which nobody uses
+_MOST_CLAIMS = 64
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free now. Another process may be quicker: retry when binding it fails."""
+    """A port of 127.0.0.1 that is free now, and that no other process that asks here is given meanwhile.
+
+    A process of another kind may be quicker: retry when binding it fails.
+    """
     while True:
-        port = random.SystemRandom().choice(PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return port
+        address = ("127.0.0.1", random.SystemRandom().choice(PORTS))
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            claim.bind(address)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        if len(_claims) > _MOST_CLAIMS:
+            _claims.popleft().close()
+        return address[1]
 
 
 class Process:

@@ -3,6 +3,7 @@
 import gc
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import time
 import weakref
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
@@ -204,6 +206,45 @@ def test_an_unknown_breaker(world, caplog) -> None:
     assert [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING] == [
         "demo/payments: no such breaker in Redis; this process decides alone until there is one"
     ]
+
+
+def test_an_unknown_breaker_is_not_asked_for_all_the_time(own_world) -> None:
+    """It is looked for as often as one that is there is read again."""
+    payments = own_world.client()["payments"]
+    in_time(payments)
+
+    def looks() -> int:
+        return own_world.admin.info("commandstats")["cmdstat_fcall_ro"]["calls"]
+
+    until(lambda: payments.snapshot().degraded, "it to be known that there is none")
+    before, since = looks(), time.monotonic()
+    until(lambda: time.monotonic() > since + 3, "some rounds of half a second")
+    assert looks() - before <= 1
+
+
+def test_a_name_that_is_looked_up_for_long_keeps_no_snapshot_alive(own_world, monkeypatch) -> None:
+    """The background thread stands in the lookup; failures are acted on by those who meet them."""
+    own_world.breaker()
+    found, looked_up, lookup = threading.Event(), threading.Event(), socket.getaddrinfo
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        looked_up.set()
+        found.wait(30)
+        return lookup(*arguments, **options)
+
+    with Proxy(own_world.server.port) as proxy:
+        url = f"redis://localhost:{proxy.port}/0"
+        payments = own_world.client(redis_url=url, max_staleness_seconds=0.5)["payments"]
+        in_time(payments)
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+    try:
+        until(looked_up.is_set, "the lookup")
+        until(lambda: fail(payments, 1) or payments.snapshot().degraded, "the local breaker to take over")
+        fail(payments, POLICY.failure_threshold)
+        assert payments.state is State.OPEN
+        assert not found.is_set()
+    finally:
+        found.set()
 
 
 def test_a_deleted_breaker(world) -> None:

@@ -1,19 +1,25 @@
 """The pure parts: marks and runs, the outbox, the estimate of what trips."""
 
+import threading
 from itertools import count
 from math import inf
+from time import perf_counter
+from typing import Never
 
 import pytest
 
-from circuitbreaker_client import StoreUnavailableError
+from circuitbreaker_client import CircuitBreakers, StoreUnavailableError
 from circuitbreaker_client._estimate import TripEstimate
+from circuitbreaker_client._grants import Ask, Grant
+from circuitbreaker_client._hearing import Hearing
 from circuitbreaker_client._outbox import MAX_RUNS_KEPT, Outbox
 from circuitbreaker_client._replies import Replies
 from circuitbreaker_client._rhythm import Rhythm
 from circuitbreaker_client.outcomes import IGNORED, failed, is_failure, outcome_of, runs_of
+from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.protocol import MAX_RUN, MAX_RUNS
-from circuitbreaker_contract.state import Outcome
+from circuitbreaker_contract.state import Decision, Order, Outcome, Permit, Standing, State
 
 ORDER = (5, 1)
 
@@ -200,3 +206,35 @@ def test_replies_may_come_in_any_pieces(size: int) -> None:
 def test_what_is_no_reply(text: bytes) -> None:
     with pytest.raises(StoreUnavailableError):
         Replies().feed(text)
+
+
+def test_a_probe_that_comes_when_another_caller_has_given_up_goes_back() -> None:
+    """Two callers wait for one question. Whose it is comes second, and is decided by what the first one did."""
+    with CircuitBreakers(state_sync=False) as breakers:
+        core = breakers["payments"]._core
+        ask = Ask(core, "lease")
+        core.activate()
+        assert core.local is not None, "the first one has degraded it"
+        grant, _ = core.step(ask, perf_counter(), is_own=True, is_late=True)
+        assert isinstance(grant, Grant)
+        standing = Standing(State.HALF_OPEN, Order(*ORDER, 1), 0)
+        core.saw_permit(ask, Permit(Decision.PROBE, standing, 30_000), perf_counter())
+        assert core.settling == [("lease", ORDER, Outcome.IGNORED)]
+
+
+def test_a_subscription_that_takes_long_to_fail_rests_for_longer() -> None:
+    """The thread that connects has all else to do."""
+    tries = []
+
+    def connect(*_: object) -> Never:
+        tries.append(perf_counter())
+        threading.Event().wait(0.1)
+        raise ConnectionError
+
+    hearing = Hearing(Settings(), connect)
+    hearing.keep({"shop"}, perf_counter())
+    ended = perf_counter()
+    hearing.keep({"shop"}, ended + 0.7)
+    assert len(tries) == 1
+    hearing.keep({"shop"}, ended + 9 * (ended - tries[0]) + 0.1)
+    assert len(tries) == 2

@@ -454,6 +454,38 @@ def test_multiprocessing(world, method, tmp_path) -> None:
     assert caller.observe().totals.successes == 61
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_process_for_each_job(world, method, tmp_path) -> None:
+    """Each ends at once, within the pause between two reports, and nobody asks for a flush."""
+    caller = world.breaker()
+    program = tmp_path / "program.py"
+    program.write_text(
+        PRELUDE
+        + textwrap.dedent(f"""
+        import multiprocessing
+        def work():
+            charge()
+        if __name__ == "__main__":
+            charge()
+            for _ in range(5):
+                job = multiprocessing.get_context("{method}").Process(target=work)
+                job.start()
+                job.join()
+                assert job.exitcode == 0
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, program, world.server.url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert caller.observe().totals.successes == 6
+
+
 def test_open_in_one_process_is_open_in_the_others(world) -> None:
     world.breaker()
     payments = world.client()["payments"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,6 +20,7 @@ from circuitbreaker_client import (
     State,
     StateChanged,
 )
+from circuitbreaker_local.processes import free_port
 from tests.client.world import POLICY, SHORT, fail, half_open, until, until_state
 from tests.contract.callers import Caller
 
@@ -115,6 +117,8 @@ def _outcomes(caller: Caller) -> tuple[int, int, int]:
         ({"failure": lambda error: "503" in str(error)}, OSError("404"), (1, 0, 0)),
         ({"ignore": lambda error: "404" in str(error)}, OSError("404"), (0, 0, 1)),
         ({}, KeyboardInterrupt(), (0, 0, 1)),
+        ({"failure": lambda _: True}, asyncio.CancelledError(), (0, 0, 1)),
+        ({"ignore": lambda error: error.status == 404}, asyncio.CancelledError(), (0, 0, 1)),
         ({"failure": (SystemExit,)}, SystemExit(), (0, 1, 0)),
     ],
 )
@@ -217,6 +221,35 @@ def test_plain_verbs(world) -> None:
     assert caller.observe().probes.succeeded == 1
 
 
+@pytest.mark.parametrize("length", [-0.5, -2.0, math.nan])
+def test_a_length_that_cannot_be_is_none(world, length) -> None:
+    """A clock that was set back between its two readings turns nothing into its opposite."""
+    caller, breakers = world.breaker(), world.client()
+    payments = breakers["payments"]
+    payments.call(int)
+    payments.record_success(length)
+    payments.record_success(length)
+    payments.record_failure(length)
+    breakers.flush()
+    assert _outcomes(caller) == (3, 1, 0)
+
+
+def test_a_function_that_returns_what_is_to_be_awaited(world) -> None:
+    """It ends before anything was sent, so it is no success: that is said at its first call."""
+
+    async def send() -> None:
+        raise OSError
+
+    def plain() -> object:  # as the methods of many clients for asyncio are
+        return send()
+
+    caller, breakers = world.breaker(), world.client()
+    with pytest.raises(TypeError, match="returns an awaitable: decorate an `async def` that awaits it"):
+        breakers["payments"](plain)()
+    breakers.flush()
+    assert _outcomes(caller) == (0, 0, 1)
+
+
 def test_a_probe_that_check_state_forgot_goes_back(world) -> None:
     caller, breakers = world.breaker(policy=SHORT), world.client()
     payments = breakers["payments"]
@@ -253,6 +286,15 @@ def test_the_number_of_breakers_is_bounded(world) -> None:
     breakers["b-0"].call(int)
     breakers.flush()
     until(lambda: [caller.observe().totals.successes for caller in callers] == [3, *[1] * 29], "all reports")
+
+
+def test_the_number_of_breakers_is_bounded_without_redis_too(world) -> None:
+    """Nothing that is forgotten can be reported; it is not kept for that for as long as Redis is away."""
+    breakers = world.client(redis_url=f"redis://127.0.0.1:{free_port()}/0", max_breakers=10)
+    for number in range(200):
+        breakers[f"host-{number}"].call(int)
+    until(lambda: len(breakers.statistics()) <= 10, "breakers to be forgotten")
+    assert "demo/host-199" in breakers.statistics()
 
 
 def test_names(world) -> None:
@@ -299,7 +341,7 @@ def test_a_call_of_the_other_kind_is_a_mistake_and_no_outcome(world) -> None:
 
     for _ in range(POLICY.failure_threshold + 1):
         for call in (lambda: alone.call(charge), lambda: alone.call(partial(charge))):
-            with pytest.raises(TypeError, match="is async"):
+            with pytest.raises(TypeError, match="returns an awaitable"):
                 call()
         with pytest.raises(TypeError, match="is not async"):
             asyncio.run(mistaken())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from circuitbreaker_local import folders
+from circuitbreaker_local import folders, processes
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.inspection import is_running
 from circuitbreaker_local.processes import KERNEL_TIES, Process, free_port
@@ -211,6 +211,24 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     for _ in range(3):
         Process([SH, "-c", ":"], log=tmp_path / "log", tie="watcher").stop()
     assert len([*Path("/dev/fd").iterdir()]) == before
+
+
+def test_a_port_is_given_to_one_process_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the choice and the server's start nobody listens there."""
+    first = free_port() // 64 * 64
+    monkeypatch.setattr(processes, "PORTS", range(first, first + 64))
+    program = f"from circuitbreaker_local import processes as p; p.PORTS = range({first}, {first + 64})"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{program}; print(*(p.free_port() for _ in range(24)), flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        theirs = {int(word) for word in other.stdout.readline().split()}
+        ours = {free_port() for _ in range(24)}
+        other.communicate("\n")
+    assert (len(theirs), len(ours), theirs & ours) == (24, 24, set())
 
 
 def test_free_ports_are_free_and_differ() -> None:

@@ -137,11 +137,11 @@ class BreakerBase(Generic[A]):
 
     def record_success(self, duration_seconds: float = 0.0) -> None:
         """A call that ended well, after check_state or without it. The duration tells whether it was slow."""
-        self._recorded(duration_seconds)
+        self._recorded(max(0.0, duration_seconds))
 
     def record_failure(self, duration_seconds: float = 0.0) -> None:
         """A call that failed, after check_state or without it."""
-        self._recorded(failed(duration_seconds))
+        self._recorded(failed(max(0.0, duration_seconds)))
 
     def _recorded(self, mark: float) -> None:
         _, grant = (_loose.get() or {}).pop(self._core, (0, None))

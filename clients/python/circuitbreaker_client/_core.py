@@ -2,7 +2,7 @@
 
 from math import inf
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from circuitbreaker_client._grants import Ask, Grant, Record
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from circuitbreaker_client._engine import Engine
     from circuitbreaker_contract.keys import BreakerKey
 
+_GRACE_SECONDS: Final = 1.0  # the engine gives up what is too old within two of its rounds
+
 
 class Core(Knowledge):
     """A breaker in this process, as callers see it. The engine calls what begins with `saw_`."""
 
-    __slots__ = ("_asking", "_last_failure_at", "_looking", "aliases", "leases", "settling")
+    __slots__ = ("_asking", "_last_failure_at", "_looking", "_oldest_seconds", "aliases", "leases", "settling")
 
     def __init__(self, engine: "Engine", key: "BreakerKey") -> None:
         self.aliases: set[str] = set()
@@ -34,6 +36,7 @@ class Core(Knowledge):
         self._last_failure_at = -inf
         self._asking: Ask | None = None
         self._looking: Ask | None = None
+        self._oldest_seconds = self.settings.max_staleness_seconds + _GRACE_SECONDS
 
     def read_again(self) -> None:
         self.engine.look(self)
@@ -64,12 +67,11 @@ class Core(Knowledge):
                 self._activate()
             if waited is not None and is_own and waited.permit is not None:
                 return self._answered(waited, waited.permit), False
+            if waited is not None and is_own and (is_late or waited.error is not None):
+                waited.given_up = True  # whoever decides now; its answer may still come
             if waited is not None and waited.error is not None:
-                waited.given_up = waited.given_up or is_own  # its answer may still come
                 self._unanswered(str(waited.error), now, waited.error)
             elif is_late and self.local is None and not self._is_decided(now):
-                if waited is not None and is_own:
-                    waited.given_up = True
                 if has_heard and not self._is_unknown():
                     self.recording.refusals.append(None)
                     raise self._refused_error(self.settings.redis_timeout_seconds)
@@ -108,6 +110,8 @@ class Core(Knowledge):
             with self._changing():
                 self._drain(now)
             return
+        if now - self.fresh_at > self._oldest_seconds and self.is_active and not self.lapsed:
+            self.expire(now)  # the engine would have: its thread is held up, by a name that is looked up for example
         pause, self._last_failure_at = now - self._last_failure_at, now
         trips = self.recording.estimate.trips(self.recording.buffer)
         if trips or pause >= self.settings.flush_interval_seconds:
@@ -150,7 +154,7 @@ class Core(Knowledge):
             ask.permit = permit
             if permit.decision is Decision.PROBE and ask.lease:
                 self.leases[ask.lease] = permit.standing.order[:2]
-                if ask.given_up:
+                if ask.given_up or self.closed:
                     self._settle(ask.lease, Outcome.IGNORED)
 
     def saw_settled(self, lease: str) -> None:

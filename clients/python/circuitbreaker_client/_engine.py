@@ -261,6 +261,7 @@ class Engine:
         self._selector.register(self._waker[0], selectors.EVENT_READ)
         self._thread = Thread(target=self._run, name="circuitbreaker-client", daemon=True)
         self._thread.start()
+        _process.heed_multiprocessing()
 
     def _went_without(self, error: Exception) -> None:
         """Breakers of this process decide alone until a thread can be started."""
@@ -329,9 +330,28 @@ class Engine:
         for core in cores:
             with core.lock:  # or it is activated meanwhile, and then kept up to date by nobody
                 if not core.is_active and not core.recording.outbox and not core.settling:
-                    self.active.pop(core.name, None)
+                    self._forget(core)
+        if is_round and not self._talk.is_up:
+            self._shed()
         for done in flushes:
             done.set()
+
+    def _forget(self, core: Core) -> None:
+        self.active.pop(core.name, None)
+        self._talk.forget(core)
+
+    def _shed(self) -> None:
+        """Without Redis the forgotten cannot say their last: no more are kept for it than others may be in use."""
+        over = len(self.active) - self.settings.max_breakers
+        if over <= 0:
+            return
+        idle = sorted((core for core in self.active.values() if not core.is_active), key=lambda core: core.used_at)
+        for core in idle[:over]:
+            with core.lock:
+                if not core.is_active:
+                    core.recording.outbox.dropped += core.recording.outbox.discard()
+                    core.settling.clear()
+                    self._forget(core)
 
     def _busy(self) -> list[Core]:
         """Those that have something to say, and those that are to be forgotten."""

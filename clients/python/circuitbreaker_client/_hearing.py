@@ -7,6 +7,7 @@ have been lost before, so everything is read again. An application that is confi
 
 import json
 import logging
+from time import perf_counter
 from typing import Final
 
 from circuitbreaker_client._link import Listener
@@ -19,6 +20,7 @@ logger = logging.getLogger("circuitbreaker_client")
 
 LONGEST_HINT: Final = 4_096
 PAUSE_SECONDS: Final = 0.2
+_REST: Final = 9.0  # so much longer than an attempt takes, which keeps the thread from everything else
 
 Hint = tuple[str, Order | None]  # the breaker's name, and the order it is said to have
 
@@ -76,8 +78,12 @@ class Hearing:
             if self.listener is None:
                 if now < self._try_at or not namespaces:
                     return
-                self._try_at = now + PAUSE_SECONDS
-                self.listener = Listener(self._connect, self._patience_seconds)
+                began = perf_counter()
+                try:
+                    self.listener = Listener(self._connect, self._patience_seconds)
+                finally:
+                    ended = perf_counter()
+                    self._try_at = ended + max(PAUSE_SECONDS, _REST * (ended - began))
                 self._asked = set()
                 self._ping_at = now + self._ping_seconds
             for channel in {self._updates, *(f"{self._updates}:{each}" for each in namespaces)} - self._asked:

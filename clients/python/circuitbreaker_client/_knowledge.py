@@ -136,13 +136,14 @@ class Knowledge(ABC):
     def saw_nothing(self, reason: str) -> None:
         """Redis answers, and has no such breaker, or no library. What it had is gone; a new one has a new order."""
         with self._changing():
+            if not self.settings.strict or self.order is None:
+                self.fresh_at = perf_counter()  # it is not asked for again sooner than one that is there
             if self.settings.strict or (not self.recording.reports and self.local is not None):
                 return
             self.recording.reports = False
             self.recording.outbox.discard()
             self._degrade(reason, perf_counter())
             self.order = None
-            self.fresh_at = -inf
 
     def saw_report_acknowledged(self) -> None:
         with self.lock:

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import sys
 from threading import RLock
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
@@ -14,11 +15,21 @@ AT_EXIT_SECONDS: Final = 2.0
 _engines: "WeakSet[Engine]" = WeakSet()
 _lock = RLock()  # of `_engines`; held while a process forks, so that nobody joins between the two halves
 _held: "list[Engine]" = []  # in between
+_listed_pid = 0
 
 
 def register(engine: "Engine") -> None:
     with _lock:
         _engines.add(engine)
+
+
+def heed_multiprocessing() -> None:
+    """A process of multiprocessing that was forked ends without `atexit`; it has a list of its own."""
+    global _listed_pid  # noqa: PLW0603 # of this process, like the list
+    util, process = (sys.modules.get(f"multiprocessing.{name}") for name in ("util", "process"))
+    if util is not None and process is not None and process.parent_process() and _listed_pid != os.getpid():
+        _listed_pid = os.getpid()
+        util.Finalize(None, _at_exit, exitpriority=0)
 
 
 def _before_fork() -> None:

@@ -146,6 +146,9 @@ class Protection(Generic[F]):
         except BaseException as error:
             grant.finish(self._classifier.mark(error, perf_counter() - began))
             raise
+        if inspect.isawaitable(result):
+            grant.release()
+            raise not_begun(function, result)
         self._finish(grant, result, perf_counter() - began)
         return result
 
@@ -178,6 +181,16 @@ class Protection(Generic[F]):
 
     def _fallen_back(self, args: Any, kwargs: Any) -> Any:
         return self._fallback(*args, **kwargs) if callable(self._fallback) else self._fallback
+
+
+def not_begun(function: object, result: Awaitable[Any]) -> TypeError:
+    """The error for a function whose call has not begun when it returns: how it ends nobody would hear."""
+    if inspect.iscoroutine(result):
+        result.close()
+    return TypeError(
+        f"{function!r} returns an awaitable: decorate an `async def` that awaits it, or call it by a breaker of "
+        "AsyncCircuitBreakers"
+    )
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

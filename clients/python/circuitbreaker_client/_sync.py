@@ -7,7 +7,7 @@ from typing import Any, Never, ParamSpec, Self, TypeVar, Unpack, overload
 
 from circuitbreaker_client._acquiring import acquire
 from circuitbreaker_client._breakers import BreakerBase, BreakersBase, PermitBase, forget_loose, keep_loose
-from circuitbreaker_client._protect import NO_FALLBACK, Protection
+from circuitbreaker_client._protect import NO_FALLBACK, Protection, not_begun
 from circuitbreaker_client.outcomes import DEFAULT_CLASSIFIER, FAILURE, FailureRule, Rules, classifier_of
 from circuitbreaker_contract.state import State
 
@@ -91,14 +91,13 @@ class CircuitBreaker(BreakerBase[CircuitBreakers]):
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Makes one protected call. Raises CallNotPermittedError, and what the function raises.
 
-        Raises TypeError for an `async def`: its call has not begun when it returns.
+        Raises TypeError for an `async def` and the like: its call has not begun when it returns.
         """
         with Permit(acquire(self._core), DEFAULT_CLASSIFIER) as permit:
             result = function(*args, **kwargs)
-            if inspect.iscoroutine(result):
+            if inspect.isawaitable(result):
                 permit.ignore()
-                result.close()
-                raise TypeError(f"{function!r} is async: decorate it, or call it by a breaker of AsyncCircuitBreakers")
+                raise not_begun(function, result)
             return result
 
     def permit(self, *, failure: FailureRule = FAILURE, ignore: FailureRule = ()) -> Permit:

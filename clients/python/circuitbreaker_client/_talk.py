@@ -32,6 +32,7 @@ logger = logging.getLogger("circuitbreaker_client")
 
 ROUNDS: Final = 64  # pipelines in one turn at most, so that a storm of outcomes cannot keep hints waiting
 AWAY_SECONDS: Final = 0.25  # until a breaker is asked for again whose node of a Redis Cluster was silent; it doubles
+_MOST_WARNINGS: Final = 1_000  # each of another breaker; a process that calls any number of hosts has said enough then
 _NONE: Final[AbstractSet[Core]] = frozenset()
 
 
@@ -70,6 +71,11 @@ class Talk:
     @property
     def is_up(self) -> bool:
         return self._down_since is None
+
+    def forget(self, core: Core) -> None:
+        """It is in use no more."""
+        self._defined_at.pop(core.name, None)
+        self._away.discard(core)
 
     def submit(self, ask: Ask) -> None:
         """Asks in the next turn, or answers at once that there is nobody to ask."""
@@ -309,7 +315,7 @@ class Talk:
             ask.fail(error)
 
     def _warn(self, what: str, text: str) -> None:
-        if what not in self._warned:
+        if what not in self._warned and len(self._warned) < _MOST_WARNINGS:
             self._warned.add(what)
             logger.warning(text)
 

@@ -2,7 +2,8 @@
 
 An exception that matches `ignore` is ignored; one that matches `failure` is a failure; any other Exception means that
 the dependency has answered, and counts as a success. What is no Exception (a cancelled task, KeyboardInterrupt,
-GeneratorExit) says nothing about the dependency and is ignored, unless `failure` names its class.
+GeneratorExit) says nothing about the dependency and is ignored, unless `failure` names its class; functions are not
+asked about it.
 
 In a buffer an outcome is one float, so that recording is one append: a duration in seconds (success), or -1 minus the
 duration (failure), or -inf (ignored). Slow or not is told apart when the buffer is emptied.
@@ -16,7 +17,7 @@ from circuitbreaker_contract.state import Outcome
 ExceptionTypes = type[BaseException] | tuple[type[BaseException], ...]
 ExceptionTest = Callable[[BaseException], bool]
 FailureRule = ExceptionTypes | ExceptionTest
-"""Classes of exceptions, or a function that says of one whether it belongs."""
+"""Classes of exceptions, or a function that says of an Exception whether it belongs."""
 
 
 class Rules(TypedDict, total=False):
@@ -109,7 +110,7 @@ def _test(rule: FailureRule, what: str) -> ExceptionTest:
         return lambda error: isinstance(error, classes)  # type: ignore[arg-type]
     if isinstance(rule, tuple | type) or not callable(rule):
         raise TypeError(f"{what}: must be exception classes, or a function that takes an exception; not {rule!r}")
-    return rule
+    return lambda error: isinstance(error, Exception) and rule(error)
 
 
 DEFAULT_CLASSIFIER: Final = Classifier()
