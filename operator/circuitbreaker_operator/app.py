@@ -67,6 +67,7 @@ class Operator:
         self._fence = fence or Fence()
         self._elector: Elector | None = None
         self._leads = False
+        self._reached = False  # a standby has had an answer of Redis, so its settings are right
         self.metrics = Metrics()
         self.book = Book()
         self.cache = Cache()
@@ -98,9 +99,12 @@ class Operator:
         return all(self.checks().values())
 
     def checks(self) -> dict[str, bool]:
-        """What readiness asks: store, resource kind, its watch, one whole comparison; of a standby the lease."""
+        """What readiness asks: store, resource kind, its watch, one whole comparison.
+
+        Of a standby the lease, and that Redis answered once: an update to settings that are wrong waits for it.
+        """
         if self._elector is not None and not self._leads:
-            return {"standby": self._elector.sees}
+            return {"standby": self._elector.sees, "redis": self._reached}
         return {
             "redis": self._store is not None and self._store.up.is_set(),
             "crd": self._edge is not None and self._edge.crd_seen and (self._sweep is None or not self._sweep.missing),
@@ -177,7 +181,9 @@ class Operator:
                 if self._live is not None:
                     group.create_task(self._live.run(), name="page")
                 if self._elector is not None:
+                    reaching = group.create_task(self._reach(store), name="redis of a standby")
                     await self._elector.acquire()
+                    reaching.cancel()
                     group.create_task(self._elector.hold(), name="lease")
                 self._lead()
                 await self._run_parts(owner, cluster, store)
@@ -190,6 +196,10 @@ class Operator:
                     await renewals.close()
                     await cluster.close()
                     await store.close()
+
+    async def _reach(self, store: Store) -> None:
+        await store.reach()
+        self._reached = True
 
     def _lead(self) -> None:
         self._leads = True

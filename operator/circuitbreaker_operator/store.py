@@ -93,6 +93,25 @@ class Store:
             self._metrics.redis_up.set(1)
             self._tell()
 
+    async def reach(self) -> None:
+        """Waits until every primary has answered, and keeps no connection; for a standby, which sends nothing else."""
+        pause = _FIRST_PAUSE_SECONDS
+        while not await self._answers():
+            await asyncio.sleep(pause)
+            pause = _longer(pause)
+
+    async def _answers(self) -> bool:
+        try:
+            for address in await _ours(self._servers.locate()):
+                await _ours(self._servers.at(address, "PING"))
+        except CircuitBreakerError as error:
+            self._outage.failed(error, remedy=f"{_remedy(str(error))}; not ready before it has answered once")
+            return False
+        finally:
+            await self._servers.renew()
+        self._outage.recovered()
+        return True
+
     async def close(self) -> None:
         for task in self._sending:
             task.cancel()
