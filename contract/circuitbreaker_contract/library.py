@@ -15,7 +15,7 @@ from circuitbreaker_contract.protocol import Version
 
 NAME = "circuitbreaker"
 CONTRACT_VERSION = 1
-VERSION = 3
+VERSION = 4
 
 _SHARED = ("laws", "clock", "arguments", "policy", "breaker", "older", "window", "rules", "project", "save", "quick")
 FUNCTIONS = (

@@ -5,6 +5,7 @@ is that nobody else would end it, hence `_launcher.py`: however we end, SIGKILL 
 watcher (elsewhere) ends the child. Linux ties that to the *thread* that started the child, hence `starter`.
 """
 
+import atexit
 import os
 import random
 import signal
@@ -30,6 +31,12 @@ ADDRESS_IN_USE = "ddress already in use"  # as etcd, kube-apiserver and redis-se
 
 _claims: deque[socket.socket] = deque()  # the UDP ports of the same numbers, which nobody uses
 _MOST_CLAIMS = 64
+
+
+@atexit.register
+def _release_claims() -> None:
+    while _claims:
+        _claims.popleft().close()
 
 
 def free_port() -> int:

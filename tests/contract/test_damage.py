@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from circuitbreaker_contract import protocol
+from circuitbreaker_contract.errors import UnknownBreakerError
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.state import Decision, Outcome, State
 from tests.contract.callers import SHORT, Caller, load, send
@@ -100,3 +101,35 @@ def test_a_counter_that_is_damaged_begins_anew(caller: Caller, damage: str) -> N
     assert [each.state.value for each in seen.history] == ["Closed", *told]
     assert (seen.totals.ignored, seen.totals.late, seen.totals.not_permitted) == (2, 3, 1)
     assert (seen.probes.granted, seen.probes.succeeded, seen.probes_live) == (1, 1, 0)
+
+
+def test_what_others_wrote_makes_no_large_reply(caller: Caller) -> None:
+    """Who may write to one breaker's keys could end the operator of all: it reads what stands there."""
+    caller.define(SHORT)
+    caller.open()
+    sound, long = caller.observe(history=256), "x" * 1_000_000
+    wrong = {"lastReset": long, "overrideEnded": long, f"t:Closed:Open:{long}": 1}
+    wrong |= {f"t:Closed:Open:Way{'x' * number}": 1 for number in range(500)}
+    caller.client.hset(caller.key, mapping=wrong)
+    for _ in range(20):
+        caller.client.xadd(f"{caller.key}:history", {"note": long})
+        caller.client.xadd(f"{caller.key}:history", dict.fromkeys(map(str, range(1_000)), "x"))
+    reply = caller.client.execute_command(*protocol.observe(caller.key, history=256).command())
+    assert len(repr(reply)) < 100_000
+    caller.client.hdel(caller.key, *wrong)
+    seen = caller.observe(history=256)
+    assert seen.history_damaged == 40
+    assert (seen.history, seen.last_reset, seen.order) == (sound.history, sound.last_reset, sound.order)
+
+
+def test_a_policy_longer_than_any_is_none(caller: Caller) -> None:
+    """The functions keep what they have read, in memory that no limit of Redis counts."""
+    caller.define(SHORT)
+    text = caller.client.hget(caller.key, "policy")
+    caller.client.hset(caller.key, "policy", text + " " * (8_192 - len(text)))
+    assert caller.observe().policy == SHORT
+    caller.client.hset(caller.key, "policy", text + " " * (8_193 - len(text)))
+    with pytest.raises(UnknownBreakerError):
+        caller.observe()
+    caller.define(SHORT)
+    assert caller.observe().policy == SHORT

@@ -4,9 +4,23 @@
 --   ERRORS CBUNKNOWN  no breaker at that key
 --          CBARG      an argument has the wrong form; the text names it
 -- history: how many of the newest transitions to add, 0 (default) to 256, oldest first. Shows what is stored and says
--- due=1 when a transition is due that nobody has asked for.
+-- due=1 when a transition is due that nobody has asked for. A text that is longer than any of ours is cut, and an entry
+-- of the history that is comes as an empty one.
 
 local PROBE_TOTALS = {'probesGranted', 'probesSucceeded', 'probesFailed', 'probesIgnored', 'probesExpired'}
+
+local MOST_TRANSITION_TOTALS = 256  -- there are fewer than a hundred ways from state to state
+
+-- What stands in a hash may be of anybody who may write there; a reply is read by the operator of all.
+local function cut(value)
+  return type(value) == 'string' and string.sub(value, 1, LONGEST_TEXT) or value
+end
+
+local function is_short(entry)
+  local size = 0
+  for i = 1, #entry do size = size + #entry[i] end
+  return #entry <= 64 and size <= LONGEST_TEXT
+end
 
 local function count_reporters(b, now)
   local count, all = 0, reporters_of(b)
@@ -20,7 +34,7 @@ local function newest_history(b, count)
   local entries = {}
   if count > 0 then
     local found = redis.call('XREVRANGE', history_key(b), '+', '-', 'COUNT', count)
-    for i = #found, 1, -1 do entries[#entries + 1] = found[i][2] end
+    for i = #found, 1, -1 do entries[#entries + 1] = is_short(found[i][2]) and found[i][2] or {} end
   end
   return entries
 end
@@ -45,7 +59,7 @@ local function observe(keys, args)
   local extra, transition_totals = {}, {}
   for i = 1, #b.all, 2 do
     local previous, state, reason = string.match(b.all[i], '^t:(%a+):(%a+):(%a+)$')
-    if previous then
+    if previous and #b.all[i] <= 128 and #transition_totals < MOST_TRANSITION_TOTALS then
       transition_totals[#transition_totals + 1] = {previous, state, reason, tonumber(b.all[i + 1]) or 0}
     else
       extra[b.all[i]] = tonumber(b.all[i + 1]) or 0
@@ -58,7 +72,7 @@ local function observe(keys, args)
   for _, names in ipairs({PACKED_NUMBERS, COLD}) do
     for _, name in ipairs(names) do
       reply[#reply + 1] = name
-      reply[#reply + 1] = b[name]
+      reply[#reply + 1] = cut(b[name])
     end
   end
   for _, name in ipairs(PROBE_TOTALS) do

@@ -30,6 +30,7 @@ local MAX_RUN, MAX_RUNS = 1000000, 256
 local MAX_HISTORY = 256
 local MAX_ENDED_LEASES = 1000         -- how many settled, and how many expired, leases are remembered
 local MAX_REPORTERS = 1000
+local LONGEST_TEXT = 8192             -- in bytes; nothing of ours is longer, and what others wrote is cut there
 local REPORTER_SEEN_MS = 60000        -- a client that reported within it is counted in `reporters`
 local REPORTER_KEPT_MS = 600000       -- a client unseen for longer may be forgotten
 local FULL_RETRY_MS = 250             -- slots full: nobody waits longer than this before asking again

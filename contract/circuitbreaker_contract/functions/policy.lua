@@ -111,7 +111,7 @@ local policies_by_text, policies_by_id = {}, {}
 local function policy_of(text)
   local policy = policies_by_text[text]
   if not policy then
-    policy = parse_policy(text)
+    policy = #text <= LONGEST_TEXT and parse_policy(text)
     if not policy then return nil end
     if is_full('policies', 1000) then policies_by_text, policies_by_id = {}, {} end
     policies_by_text[text], policies_by_id[policy.id] = policy, policy
