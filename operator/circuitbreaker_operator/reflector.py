@@ -51,6 +51,7 @@ _AHEAD: Final = 2 * IN_FLIGHT  # breakers worked on; only so many requests as `c
 _TOGETHER: Final = IN_FLIGHT // 2  # of many that wait, so many are read in one pipeline
 _HISTORY: Final = 8
 _EARLY_SECONDS: Final = 1.0  # the refresh comes round in steps of about a second
+_UNTOLD_SECONDS: Final = 600.0
 _LOOK_INTERVALS: Final = 20  # at the default, each of 10,000 breakers every 20 minutes: 8 reads a second
 _WITHOUT_EVENTS: Final = "look for what is in their way (a webhook, an etcd of their own); statuses go on without"
 _WHOLE_HISTORY: Final = protocol.MAX_HISTORY
@@ -118,7 +119,7 @@ class Reflector:
         # A tick does not read all of a breaker: what it does not show, like damage, is found by looking now and then.
         self._look_seconds = _LOOK_INTERVALS * (settings.status_refresh_ms or LONGEST_MS) / 1000
         self._counters_from: dict[BreakerKey, float] = {}  # from when on counters alone are worth a write
-        self._untold: set[str] = set()  # the namespaces in which Events are refused
+        self._untold: dict[str, float] = {}  # the namespaces in which Events are refused, and when that was
         self._events_outage = Outage(logger, "writing Events", remedy="grant create on events; statuses go on without")
         self._status_outage = Outage(logger, "writing statuses", remedy="grant patch on circuitbreakers/status")
         self._instance = os.environ.get("HOSTNAME") or socket.gethostname()
@@ -306,9 +307,7 @@ class Reflector:
             raise answer
         snapshot = answer if isinstance(answer, Snapshot) else None
         decided = plan(resource, snapshot, owner=self._owner, settings=self._settings)
-        refusal = self.clock.refusals.get(key)
-        if not decided.in_force:
-            refusal = self.refusals.get(key, refusal)
+        refusal = (self.clock.refusals if decided.in_force else self.refusals).get(key)
         if isinstance(answer, CircuitBreakerError) and not isinstance(answer, UnknownBreakerError):
             refusal = str(answer)
         if refusal is not None:
@@ -450,13 +449,13 @@ class Reflector:
                 self._told(namespace)
             else:
                 result = "refused"
-                self._untold.add(namespace)
+                self._untold[namespace] = time.monotonic()
                 self._events_outage.failed(error)
         except EventsUnavailableError as error:
             result = "dropped"
             if namespace not in self._untold:
-                self._untold.add(namespace)
                 self.hurry()
+            self._untold[namespace] = time.monotonic()
             self._events_outage.failed(error, remedy=_WITHOUT_EVENTS)
             if waits:
                 raise
@@ -467,9 +466,12 @@ class Reflector:
             logger.log(level, "%s", event.message, extra=extra)
 
     def _told(self, namespace: str) -> None:
-        if namespace in self._untold:
-            self._untold.discard(namespace)
-            self._events_outage.recovered()
+        if self._untold:
+            self._untold.pop(namespace, None)
+            since = time.monotonic() - _UNTOLD_SECONDS  # others may be gone, or have nothing to tell
+            self._untold = {each: at for each, at in self._untold.items() if at > since}
+            if not self._untold:
+                self._events_outage.recovered()
 
 
 def _shadow_moves(seen: Snapshot, tick: Tick) -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 PATIENCE_SECONDS: Final = 10.0
 PAUSE_SECONDS: Final = 5.0  # between Events that are tried meanwhile; one may take as long as a request may
-MEMORY_SECONDS: Final = 60.0  # without a failure for that long, the next one begins another outage
+MEMORY_SECONDS: Final = 300.0  # without a failure for that long, the next one begins another outage
 
 
 @dataclass(slots=True)
@@ -50,10 +50,13 @@ class Telling:
         if not self.is_hopeless(namespace):
             return True
         now = self._clock()
-        if now < self._try_at:
-            return False
-        self._try_at = now + PAUSE_SECONDS
-        return True
+        if now >= self._try_at:
+            self._try_at = now + PAUSE_SECONDS
+            return True
+        own = self._of(namespace, now)
+        if own is not None:
+            own.last = now  # as far as anybody knows
+        return False
 
     def accepted(self) -> None:
         """The API server took a write that is no Event."""

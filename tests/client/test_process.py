@@ -462,9 +462,15 @@ def test_a_process_for_each_job(world, method, tmp_path) -> None:
     program.write_text(
         PRELUDE
         + textwrap.dedent(f"""
-        import multiprocessing
+        import multiprocessing, threading
+        def later():
+            threading.main_thread().join()
+            charge()
+            assert not breakers.statistics()["demo/payments"].degraded
+            breakers.flush()
         def work():
             charge()
+            threading.Thread(target=later).start()  # goes on when this has returned
         if __name__ == "__main__":
             charge()
             for _ in range(5):
@@ -483,7 +489,7 @@ def test_a_process_for_each_job(world, method, tmp_path) -> None:
         cwd=tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert caller.observe().totals.successes == 6
+    assert caller.observe().totals.successes == 11
 
 
 def test_open_in_one_process_is_open_in_the_others(world) -> None:

@@ -244,10 +244,13 @@ def test_a_function_that_returns_what_is_to_be_awaited(world) -> None:
         return send()
 
     caller, breakers = world.breaker(), world.client()
-    with pytest.raises(TypeError, match="returns an awaitable: decorate an `async def` that awaits it"):
-        breakers["payments"](plain)()
-    breakers.flush()
-    assert _outcomes(caller) == (0, 0, 1)
+    payments = breakers["payments"]
+    for number, protected in enumerate((payments(plain), payments(result=lambda _: False)(plain))):
+        for _ in range(3):  # the first one asks for the breaker, the others are simply permitted
+            with pytest.raises(TypeError, match="returns an awaitable: decorate an `async def` that awaits it"):
+                protected()
+        breakers.flush()
+        assert _outcomes(caller) == (0, 0, 3 * (number + 1))
 
 
 def test_a_probe_that_check_state_forgot_goes_back(world) -> None:

@@ -121,12 +121,23 @@ def test_a_failure_long_ago() -> None:
     """The next one begins another outage, for which there is patience again."""
     story = Story()
     story.becomes_hopeless()
-    assert story.is_hopeless(102.0 + MEMORY_SECONDS - 0.1)
-    assert not story.is_hopeless(102.0 + MEMORY_SECONDS)
-    assert all(story.is_tried(170.0) for _ in range(3))
-    assert not story.fails(170.0)
-    assert not story.is_hopeless(171.0)
-    assert not story.fails(172.0), "nothing was taken since"
+    over = 102.0 + MEMORY_SECONDS
+    assert story.is_hopeless(over - 0.1)
+    assert not story.is_hopeless(over)
+    assert all(story.is_tried(over) for _ in range(3))
+    assert not story.fails(over)
+    assert not story.is_hopeless(over + 1)
+    assert not story.fails(over + 2), "nothing was taken since"
+
+
+def test_events_that_are_not_tried_are_remembered_as_failing() -> None:
+    """The tries are of all namespaces together, and may be those of others for long."""
+    story = Story()
+    story.becomes_hopeless()
+    assert story.is_tried(200.0)
+    assert not story.is_tried(204.0)
+    assert story.is_hopeless(204.0 + MEMORY_SECONDS - 0.1)
+    assert not story.is_hopeless(204.0 + MEMORY_SECONDS)
 
 
 def test_statuses_that_fail_as_well() -> None:

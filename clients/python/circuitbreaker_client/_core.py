@@ -18,12 +18,22 @@ if TYPE_CHECKING:
     from circuitbreaker_contract.keys import BreakerKey
 
 _GRACE_SECONDS: Final = 1.0  # the engine gives up what is too old within two of its rounds
+_MOMENT_SECONDS: Final = 0.5
 
 
 class Core(Knowledge):
     """A breaker in this process, as callers see it. The engine calls what begins with `saw_`."""
 
-    __slots__ = ("_asking", "_last_failure_at", "_looking", "_oldest_seconds", "aliases", "leases", "settling")
+    __slots__ = (
+        "_asking",
+        "_last_failure_at",
+        "_looking",
+        "_oldest_seconds",
+        "_stale_at",
+        "aliases",
+        "leases",
+        "settling",
+    )
 
     def __init__(self, engine: "Engine", key: "BreakerKey") -> None:
         self.aliases: set[str] = set()
@@ -33,7 +43,7 @@ class Core(Knowledge):
         super().begin()
         self.leases: dict[str, tuple[int, int]] = {}  # probes of ours that are under way
         self.settling: list[tuple[str, tuple[int, int], Outcome]] = []  # and those that have ended
-        self._last_failure_at = -inf
+        self._last_failure_at = self._stale_at = -inf
         self._asking: Ask | None = None
         self._looking: Ask | None = None
         self._oldest_seconds = self.settings.max_staleness_seconds + _GRACE_SECONDS
@@ -111,7 +121,12 @@ class Core(Knowledge):
                 self._drain(now)
             return
         if now - self.fresh_at > self._oldest_seconds and self.is_active and not self.lapsed:
-            self.expire(now)  # the engine would have: its thread is held up, by a name that is looked up for example
+            # The engine would have seen to it: its thread is held up, by a name that is looked up for example. Or all
+            # of this process was, and then it will in a moment.
+            if self._stale_at <= self.fresh_at:
+                self._stale_at = now
+            elif now - self._stale_at > _MOMENT_SECONDS:
+                self.expire(now)
         pause, self._last_failure_at = now - self._last_failure_at, now
         trips = self.recording.estimate.trips(self.recording.buffer)
         if trips or pause >= self.settings.flush_interval_seconds:

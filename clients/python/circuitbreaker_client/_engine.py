@@ -345,7 +345,7 @@ class Engine:
         over = len(self.active) - self.settings.max_breakers
         if over <= 0:
             return
-        idle = sorted((core for core in self.active.values() if not core.is_active), key=lambda core: core.used_at)
+        idle = sorted((core for core in [*self.active.values()] if not core.is_active), key=lambda core: core.used_at)
         for core in idle[:over]:
             with core.lock:
                 if not core.is_active:

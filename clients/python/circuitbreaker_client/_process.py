@@ -29,7 +29,7 @@ def heed_multiprocessing() -> None:
     util, process = (sys.modules.get(f"multiprocessing.{name}") for name in ("util", "process"))
     if util is not None and process is not None and process.parent_process() and _listed_pid != os.getpid():
         _listed_pid = os.getpid()
-        util.Finalize(None, _at_exit, exitpriority=0)
+        util.Finalize(None, _flush, exitpriority=0)
 
 
 def _before_fork() -> None:
@@ -51,6 +51,14 @@ def _after_fork_in_child() -> None:
         engine.after_fork()
     _held.clear()
     _lock.release()
+
+
+def _flush() -> None:
+    """What there is goes out. Threads of the process may be at work still, and end before `atexit`."""
+    with _lock:
+        engines = [*_engines]
+    for done in [engine.flush() for engine in engines]:
+        done.wait(AT_EXIT_SECONDS)
 
 
 def _at_exit() -> None:

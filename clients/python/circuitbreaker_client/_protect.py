@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast,
 
 from circuitbreaker_client._acquiring import acquire, acquire_async
 from circuitbreaker_client.errors import CallNotPermittedError
+from circuitbreaker_client.outcomes import IGNORED
 
 if TYPE_CHECKING:
     from circuitbreaker_client._core import Core
-    from circuitbreaker_client._grants import Grant
+    from circuitbreaker_client._grants import Grant, Record
     from circuitbreaker_client.outcomes import Classifier
 
 P = ParamSpec("P")
@@ -68,8 +69,10 @@ class Protection(Generic[F]):
 
     def _around_plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
         core, mark, instead, clock = self._core, self._classifier.mark, self._instead, perf_counter
+        is_new = True  # whether it returns what is to be awaited is looked at once
 
         def protected(*args: Any, **kwargs: Any) -> Any:
+            nonlocal is_new
             record = core.record
             if record is None:
                 return instead(core, function, args, kwargs)
@@ -79,6 +82,8 @@ class Protection(Generic[F]):
             except BaseException as error:
                 core.ended(record, mark(error, clock() - began))
                 raise
+            if is_new:
+                is_new = _is_unbegun(record, function, result)
             record(clock() - began)
             return result
 
@@ -86,9 +91,10 @@ class Protection(Generic[F]):
 
     def _around(self, function: Callable[..., Any]) -> Callable[..., Any]:
         classifier, choose, instead, clock = self._classifier, self._choose, self._instead, perf_counter
-        only = self._core
+        only, is_new = self._core, True
 
         def protected(*args: Any, **kwargs: Any) -> Any:
+            nonlocal is_new
             core = only if choose is None else choose(*args, **kwargs)
             record = core.record
             if record is None:
@@ -99,6 +105,8 @@ class Protection(Generic[F]):
             except BaseException as error:
                 core.ended(record, classifier.mark(error, clock() - began))
                 raise
+            if is_new:
+                is_new = _is_unbegun(record, function, result)
             core.ended(record, classifier.mark_of_result(result, clock() - began))
             return result
 
@@ -191,6 +199,14 @@ def not_begun(function: object, result: Awaitable[Any]) -> TypeError:
         f"{function!r} returns an awaitable: decorate an `async def` that awaits it, or call it by a breaker of "
         "AsyncCircuitBreakers"
     )
+
+
+def _is_unbegun(record: "Record", function: object, result: Any) -> bool:
+    """False; raises TypeError for a result that is to be awaited, which says nothing of the dependency."""
+    if inspect.isawaitable(result):
+        record(IGNORED)
+        raise not_begun(function, result)
+    return False
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
