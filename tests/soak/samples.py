@@ -56,17 +56,21 @@ class Samples:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a figure may grow by. `per_hour` of the fitted line; what stays below `noise` in all is no growth."""
+    """What a figure may grow by. `per_hour` of the fitted line; what stays below `noise` in all is no growth.
+
+    `pooled`: most of it are pools, which are small for some time after an outage and fill again.
+    """
 
     per_hour: float
     noise: float
+    pooled: bool = False
 
 
 LIMITS = {
     "rss_mib": Limit(4.0, 3.0),
     "threads": Limit(1.0, 3.0),
     "tasks": Limit(4.0, 8.0),
-    "fds": Limit(2.0, 6.0),
+    "fds": Limit(2.0, 6.0, pooled=True),
 }
 
 
@@ -90,22 +94,24 @@ def _row(process: str, figure: str, life: Life) -> Row:
 
     The first quarter is left out of the line: caches fill then, and an allocator takes what it will keep. A sample
     counts as the median of itself and its neighbours: a thousand tasks for a moment, when the watch lists anew, are no
-    growth, and would tilt the line by their date.
+    growth, and would tilt the line by their date. Pools that were small for a quarter of an hour would, too; of those
+    the last quarter has to be higher than the first besides.
     """
     quarter = len(life) // 4
     hours, values = [each / 3600 for each in life.at_seconds], life.values
+    first, last = median(values[: max(quarter, 1)]), median(values[-max(quarter, 1) :])
     slope, flat, limit = 0.0, None, LIMITS[figure]
     if quarter >= MOST_GAPS:
         slope = linear_regression(hours[quarter + 1 : -1], _without_spikes(values[quarter:])).slope
         grown = slope * (hours[-1] - hours[quarter])
-        flat = slope < limit.per_hour or grown < limit.noise
+        flat = slope < limit.per_hour or grown < limit.noise or (limit.pooled and last - first < limit.noise)
     return Row(
         process,
         figure,
         len(life),
         hours[-1] - hours[0],
-        median(values[: max(quarter, 1)]),
-        median(values[-max(quarter, 1) :]),
+        first,
+        last,
         max(values),
         slope,
         flat,

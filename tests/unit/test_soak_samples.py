@@ -27,6 +27,21 @@ FIGURES = {
     "fills a cache first": ("rss_mib", [min(100 + number * 2, 140) for number in range(COUNT)], True),
     "up and down": ("rss_mib", [100 + 5 * (number % 7) for number in range(COUNT)], True),
     "a descriptor now and then": ("fds", [30 + number // 8 for number in range(COUNT)], False),
+    "pools that were small for a while": (
+        "fds",
+        [25.0 if 22 <= number < 42 else 37.0 for number in range(COUNT)],
+        True,
+    ),
+    "pools that were small, and descriptors that stay": (
+        "fds",
+        [(25.0 if 22 <= number < 42 else 37.0) + number // 10 for number in range(COUNT)],
+        False,
+    ),
+    "memory that was low for a while": (
+        "rss_mib",
+        [125.0 if 22 <= number < 42 else 137.0 for number in range(COUNT)],
+        False,
+    ),
     "spikes late": ("tasks", [1_100.0 if number in {88, 95, COUNT - 1} else 60.0 for number in range(COUNT)], True),
     "spikes on what grows": (
         "tasks",
