@@ -50,7 +50,7 @@ On the leader only, also with `CB_METRICS_PER_BREAKER=false`. A counter begins w
 breaker when this process first reads it, so after a takeover it rises from 0 to that at once; what is deleted stays
 counted."""
 OF_THE_OPERATOR: Final = """\
-`circuitbreaker_operator_redis_up` and `circuitbreaker_operator_resources` are there on the leader only, too. Beside
+`circuitbreaker_operator_redis_...` and `circuitbreaker_operator_resources` are there on the leader only, too. Beside
 these it shows what the Prometheus client for Python shows of any process: `process_...`, `python_...`."""
 
 

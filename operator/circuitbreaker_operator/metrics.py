@@ -102,6 +102,11 @@ class Metrics:
         # Of a leader only: a standby asks neither, and a 0 of it would look like an outage.
         self.resources = Gauge(f"{prefix}resources", "Resources known.", registry=None)
         self.redis_up = Gauge(f"{prefix}redis_up", "1 while Redis answers.", registry=None)
+        self.redis_memory = Gauge(
+            f"{prefix}redis_memory_used_ratio",
+            "Memory of the fullest primary, of its maxmemory: at 1 it refuses reports. 0 without a maxmemory.",
+            registry=None,
+        )
         build = Gauge(
             f"{prefix}build_info",
             "Always 1; the labels say what runs.",
@@ -115,6 +120,7 @@ class Metrics:
         self._leader.set(1)
         self.registry.register(self.resources)
         self.registry.register(self.redis_up)
+        self.registry.register(self.redis_memory)
 
     def queue(self, name: str) -> QueueMetrics:
         return QueueMetrics(

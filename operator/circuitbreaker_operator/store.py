@@ -314,6 +314,7 @@ class Store:
             with suppress(CircuitBreakerError):  # nothing depends on it yet, and it is asked again in a moment
                 await self._put_library_in_place(address)
         self._look_at_memory_policy({str(info.get("maxmemory_policy", "noeviction")) for info in infos})
+        self._metrics.redis_memory.set(max(map(_used_ratio, infos), default=0.0))
         runs = frozenset(str(info.get("run_id", "")) for info in infos)
         others = bool(self._runs) and runs != self._runs
         self._runs, self.primaries = runs, primaries
@@ -383,6 +384,12 @@ class Store:
         if policy not in {"noeviction", self._policy_seen}:
             logger.warning("%s", text)
         self._policy_seen = policy
+
+
+def _used_ratio(info: Mapping[str, Any]) -> float:
+    """Used memory of the most that there may be; 0.0 where there is no limit, or it is not said."""
+    used, most = info.get("used_memory"), info.get("maxmemory")
+    return used / most if isinstance(used, int) and isinstance(most, int) and most > 0 else 0.0
 
 
 def _installation(owner: str, namespaces: frozenset[str]) -> str:

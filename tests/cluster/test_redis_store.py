@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import redis
 
 from circuitbreaker_contract import protocol
 from circuitbreaker_contract.errors import UnknownBreakerError
@@ -133,3 +134,22 @@ async def test_a_sentinel_that_is_cut_off(first: str, redis_server_binary: Path,
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def test_how_full_the_memory_of_redis_is(redis_server: RedisServer) -> None:
+    """Of the most that it may take; without such a limit it is never full."""
+    metrics = Metrics()
+    store = Store(Settings.load(redis_url=redis_server.url), metrics)
+    with redis.Redis.from_url(redis_server.url) as direct:
+        ratios = []
+        for most in (0, "100mb", "1gb"):
+            direct.config_set("maxmemory", most)
+            assert await store.probe()
+            used = direct.info("memory")["used_memory"]
+            (sample,) = metrics.redis_memory.collect()[0].samples
+            ratios.append((sample.value, used))
+    (without, _), (some, used), (little, _) = ratios
+    assert without == 0.0
+    assert some == pytest.approx(used / (100 * 2**20), rel=0.2)
+    assert 0.0 < little < some
+    await store.close()
