@@ -165,7 +165,7 @@ def test_every_query_finds_something(world: World, grafana: Grafana) -> None:
     }
     assert counts == {"Closed": 2, "HalfOpen": 1, "Open": 2}
     rules = [rule for group in grafana.ask("rules")["groups"] for rule in group["rules"]]
-    assert len(rules) == 12
+    assert len(rules) == 13
     assert [rule["name"] for rule in rules if rule["health"] != "ok"] == []
     ratio = f'namespace_name:circuitbreaker_availability:ratio1d{{namespace="{world.namespace}"}}'
     shares = grafana.ask("query", query=ratio)["result"]
