@@ -84,9 +84,7 @@ class Store:
             else:
                 await asyncio.sleep(pause)
                 pause = _longer(pause)
-            while not await self.probe():
-                await asyncio.sleep(pause)
-                pause = _longer(pause)
+            pause = await _until(self.probe, pause)
             up_at = loop.time()
             self._down.clear()
             self.up.set()
@@ -95,10 +93,7 @@ class Store:
 
     async def reach(self) -> None:
         """Waits until every primary has answered, and keeps no connection; for a standby, which sends nothing else."""
-        pause = _FIRST_PAUSE_SECONDS
-        while not await self._answers():
-            await asyncio.sleep(pause)
-            pause = _longer(pause)
+        await _until(self._answers, _FIRST_PAUSE_SECONDS)
 
     async def _answers(self) -> bool:
         try:
@@ -428,6 +423,14 @@ async def _ours(answer: Awaitable[T]) -> T:
 
 def _text(raw: bytes | str) -> str:
     return raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+
+
+async def _until(works: Callable[[], Awaitable[bool]], pause_seconds: float) -> float:
+    """Tries until it works, after pauses that grow; the next pause."""
+    while not await works():
+        await asyncio.sleep(pause_seconds)
+        pause_seconds = _longer(pause_seconds)
+    return pause_seconds
 
 
 def _longer(pause_seconds: float) -> float:

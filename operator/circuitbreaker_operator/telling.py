@@ -41,8 +41,8 @@ class Telling:
 
     def is_hopeless(self, namespace: str) -> bool:
         """Only Events fail there, and that for a while."""
-        now = self._clock()
-        own = self._of(namespace, now)
+        now = self._now()
+        own = self._failing.get(namespace)
         return own.is_hopeless(now) if own is not None else self._is_general(now)
 
     def is_worth_a_try(self, namespace: str) -> bool:
@@ -53,7 +53,7 @@ class Telling:
         if now >= self._try_at:
             self._try_at = now + PAUSE_SECONDS
             return True
-        own = self._of(namespace, now)
+        own = self._failing.get(namespace)
         if own is not None:
             own.last = now  # as far as anybody knows
         return False
@@ -83,29 +83,26 @@ class Telling:
         also come back together, in between.
         """
         self.cause = cause
-        now = self._clock()
-        own = self._of(namespace, now)
+        now = self._now()
+        own = self._failing.get(namespace)
         if own is None:
             own = self._failing[namespace] = _Failing(now, now)
-            first = min(self._current(now), key=lambda each: each.since)
+            first = min(self._failing.values(), key=lambda each: each.since)
             if first.is_alone and first.since > self._posted_at:  # of the same outage
                 own.since, own.accepted_at = first.since, first.accepted_at
         own.last = now
         own.is_alone = own.is_alone or own.accepted_at <= began_at
         return own.is_alone
 
-    def _of(self, namespace: str, now: float) -> _Failing | None:
-        own = self._failing.get(namespace)
-        if own is not None and now - own.last >= MEMORY_SECONDS:
+    def _now(self) -> float:
+        """The time; failures of long ago are forgotten."""
+        now = self._clock()
+        for namespace in [name for name, each in self._failing.items() if now - each.last >= MEMORY_SECONDS]:
             del self._failing[namespace]
-            return None
-        return own
-
-    def _current(self, now: float) -> list[_Failing]:
-        return [each for each in self._failing.values() if now - each.last < MEMORY_SECONDS]
+        return now
 
     def _is_general(self, now: float) -> bool:
         """They fail in several namespaces, and are taken in none."""
-        current = self._current(now)
+        current = self._failing.values()
         several = len(current) > 1 and all(each.since > self._posted_at for each in current)
         return several and any(each.is_hopeless(now) for each in current)

@@ -424,13 +424,25 @@ with payments.permit() as permit:
     assert caller.observe().state is State.CLOSED
 
 
+def run_as_file(program, world, folder):
+    """As multiprocessing wants it, whose children read the program once more."""
+    path = folder / "program.py"
+    path.write_text(PRELUDE + textwrap.dedent(program))
+    return subprocess.run(
+        [sys.executable, path, world.server.url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=folder,
+    )
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing(world, method, tmp_path) -> None:
     caller = world.breaker()
-    program = tmp_path / "program.py"
-    program.write_text(
-        PRELUDE
-        + textwrap.dedent(f"""
+    done = run_as_file(
+        f"""
         import multiprocessing
         def work(_):
             for _ in range(10): charge()
@@ -440,15 +452,9 @@ def test_multiprocessing(world, method, tmp_path) -> None:
             charge()
             with multiprocessing.get_context("{method}").Pool(3) as pool:
                 print(set(pool.map(work, range(6))))
-        """)
-    )
-    done = subprocess.run(
-        [sys.executable, program, world.server.url],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        cwd=tmp_path,
+        """,
+        world,
+        tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "{'Closed'}\n", "")
     assert caller.observe().totals.successes == 61
@@ -458,10 +464,8 @@ def test_multiprocessing(world, method, tmp_path) -> None:
 def test_a_process_for_each_job(world, method, tmp_path) -> None:
     """Each ends at once, within the pause between two reports, and nobody asks for a flush."""
     caller = world.breaker()
-    program = tmp_path / "program.py"
-    program.write_text(
-        PRELUDE
-        + textwrap.dedent(f"""
+    done = run_as_file(
+        f"""
         import multiprocessing, threading
         def later():
             threading.main_thread().join()
@@ -478,15 +482,9 @@ def test_a_process_for_each_job(world, method, tmp_path) -> None:
                 job.start()
                 job.join()
                 assert job.exitcode == 0
-        """)
-    )
-    done = subprocess.run(
-        [sys.executable, program, world.server.url],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        cwd=tmp_path,
+        """,
+        world,
+        tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert caller.observe().totals.successes == 11

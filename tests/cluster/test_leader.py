@@ -240,7 +240,7 @@ def test_cut_from_redis(world: World) -> None:
     """It stays the leader, since another one would not do better, and says so."""
     with Proxy(world.server.port) as proxy, ExitStack() as stack:
         both = Replicas(world, stack, QUICK)
-        leader = both.add(REDIS_URL=f"redis://127.0.0.1:{proxy.port}/0", REDIS_TIMEOUT="300ms")
+        leader = both.add(REDIS_URL=proxy.redis_url, REDIS_TIMEOUT="300ms")
         assert both.until_one_leads() is leader
         both.add().wait_ready()
         world.create("payments", recoveryTimeout="1h")

@@ -13,7 +13,7 @@ def test_it_is_probed_less_and_less_often(world: World) -> None:
         if broken and b"cb_observe" in data:
             raise ConnectionError
 
-    with Proxy(world.server.port, asked=asked) as proxy, world.operator(REDIS_URL=url_of(proxy)) as operator:
+    with Proxy(world.server.port, asked=asked) as proxy, world.operator(REDIS_URL=proxy.redis_url) as operator:
         operator.wait_ready()
         broken = True
         world.create("payments")
@@ -23,7 +23,3 @@ def test_it_is_probed_less_and_less_often(world: World) -> None:
         assert operator.log.count("works again") < 9, f"{operator.log.count('works again')} times in 3 s"
         broken = False
         world.until_ready("payments")
-
-
-def url_of(proxy: Proxy) -> str:
-    return f"redis://127.0.0.1:{proxy.port}/0"

@@ -2,7 +2,6 @@
 
 from tests.cluster.proxy import Proxy
 from tests.cluster.world import World
-from tests.regressions.test_away_and_back_again import url_of
 
 
 def test_it_is_made_again(world: World) -> None:
@@ -23,7 +22,7 @@ def test_it_is_made_again(world: World) -> None:
             gone = True
             world.redis.delete(*world.keys_of("payments"))
 
-    with Proxy(world.server.port, asked=asked) as proxy, world.operator(REDIS_URL=url_of(proxy)) as operator:
+    with Proxy(world.server.port, asked=asked) as proxy, world.operator(REDIS_URL=proxy.redis_url) as operator:
         operator.wait_ready()
         world.until(lambda: gone, "the whole history to be read")
         world.until(lambda: world.redis.exists(fleet.key), "it to be made again")

@@ -44,9 +44,7 @@ def hold(view: View, state: State, reason: str, *, until_ms: int | None, now_ms:
         "then probes decide (HalfOpen)" if refuses else "then it stays Closed, with counts from zero",
     ]
     if view.override:
-        before = safe(view.override.get("state", "")), safe(view.override.get("reason", ""))
-        by = f", set by {view.override_manager}" if view.override_manager else ""
-        will.append(f"it takes the place of an override {before[0]} ({before[1]}){by}")
+        will.append(f"it takes the place of an override {_override(view)}{_set_by(view)}")
     said = held(state, reason)
     return Change(said, {"spec": {"override": override}}, tuple(will), state.value, reason, until or "")
 
@@ -58,8 +56,7 @@ def release(view: View) -> Change:
     )
     if not view.forced:
         after = "nothing else: the override is not in force"
-    state, reason = safe(view.override.get("state", "")), safe(view.override.get("reason", ""))
-    will = [f"the override {state} ({reason}) is taken away", after]
+    will = [f"the override {_override(view)} is taken away", after]
     return Change("released", {"spec": {"override": None}}, tuple(will))
 
 
@@ -108,9 +105,15 @@ def moved(agreed: View, seen: View) -> str:
         return ""
     if not seen.override:
         return "its override was taken away meanwhile"
-    by = f", set by {seen.override_manager}" if seen.override_manager else ""
-    state, reason = safe(seen.override.get("state", "")), safe(seen.override.get("reason", ""))
-    return f"its override is {state} ({reason}) meanwhile{by}"
+    return f"its override is {_override(seen)} meanwhile{_set_by(seen)}"
+
+
+def _override(view: View) -> str:
+    return f"{safe(view.override.get('state', ''))} ({safe(view.override.get('reason', ''))})"
+
+
+def _set_by(view: View) -> str:
+    return f", set by {view.override_manager}" if view.override_manager else ""
 
 
 def until_after(for_ms: int, now_ms: int) -> int:

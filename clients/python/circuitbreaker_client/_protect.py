@@ -83,7 +83,8 @@ class Protection(Generic[F]):
                 core.ended(record, mark(error, clock() - began))
                 raise
             if is_new:
-                is_new = _is_unbegun(record, function, result)
+                _check_result(record, function, result)
+                is_new = False
             record(clock() - began)
             return result
 
@@ -106,7 +107,8 @@ class Protection(Generic[F]):
                 core.ended(record, classifier.mark(error, clock() - began))
                 raise
             if is_new:
-                is_new = _is_unbegun(record, function, result)
+                _check_result(record, function, result)
+                is_new = False
             core.ended(record, classifier.mark_of_result(result, clock() - began))
             return result
 
@@ -201,12 +203,11 @@ def not_begun(function: object, result: Awaitable[Any]) -> TypeError:
     )
 
 
-def _is_unbegun(record: "Record", function: object, result: Any) -> bool:
-    """False; raises TypeError for a result that is to be awaited, which says nothing of the dependency."""
+def _check_result(record: "Record", function: object, result: Any) -> None:
+    """Raises TypeError for a result that is to be awaited, which says nothing of the dependency."""
     if inspect.isawaitable(result):
         record(IGNORED)
         raise not_begun(function, result)
-    return False
 
 
 def _is_async(function: Callable[..., Any]) -> bool:
