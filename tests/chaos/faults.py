@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 from circuitbreaker_local.control_plane import ControlPlane
 from circuitbreaker_local.redis_server import RedisServer
-from tests.chaos.relay import Relay
 from tests.chaos.stage import CLIENTS, LATE_SECONDS, OPERATOR, SECRET, Stage, Ways
+from tests.relay import Relay
 
 Fault = Callable[[Stage], AbstractContextManager[None]]
 STOP_SECONDS = 10.0

@@ -20,9 +20,9 @@ from circuitbreaker_local.kubeconfig import Server, authority_of, write_kubeconf
 from circuitbreaker_local.redis_server import RedisServer
 from circuitbreaker_local.waiting import wait_until
 from tests.chaos.checks import difference
-from tests.chaos.relay import Relay
 from tests.chaos.traffic import FLAKY, HELD, NAMES, STEADY, Backend, ClientProcess
 from tests.cluster.world import OperatorProcess, World
+from tests.relay import Relay
 
 OPERATOR = "operator"  # a user of the API server, and one of Redis
 CLIENTS = ("first", "second", "third")  # each a user of Redis; the third one comes when the first is gone

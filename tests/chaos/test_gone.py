@@ -12,11 +12,11 @@ from circuitbreaker_local.binaries import ControlPlaneBinaries
 from circuitbreaker_local.control_plane import ControlPlane
 from circuitbreaker_local.redis_server import RedisServer
 from tests.chaos.faults import compact
-from tests.chaos.relay import Relay
 from tests.chaos.stage import OPERATOR, kubeconfig_through
 from tests.cluster.audit import Audit
 from tests.cluster.conftest import install_crd
 from tests.cluster.world import PLURAL, World
+from tests.relay import Relay
 
 SOON_SECONDS = 10.0
 GONE = 410

@@ -8,7 +8,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from circuitbreaker_local.redis_server import RedisServer
-from tests.chaos.relay import Relay
+from circuitbreaker_local.waiting import wait_until
+from tests.relay import Relay
 
 LATE_SECONDS = 0.2
 
@@ -73,3 +74,46 @@ def test_an_end_is_passed_on(redis_server: RedisServer) -> None:
         redis_server.kill()
         with pytest.raises(redis.ConnectionError):
             client.ping()
+
+
+def test_held(shared_redis: RedisServer) -> None:
+    """Nobody is told, and nothing is lost: what was said meanwhile arrives in order."""
+    with Relay(shared_redis.port) as relay, connect(relay) as early, redis.Redis(port=shared_redis.port) as direct:
+        relay.hold()
+        direct.set("held", "0")
+        with pytest.raises(redis.TimeoutError):
+            early.set("held", "1")
+        assert direct.get("held") == b"0"
+        relay.release()
+        assert connect(relay).ping()
+        wait_until(lambda: direct.get("held") == b"1", timeout_seconds=5, what="what was held back")
+
+
+def test_asked(shared_redis: RedisServer) -> None:
+    """What is said is heard before it arrives, and an error of who hears it ends that connection alone."""
+    heard = b""
+
+    def asked(data: bytes) -> None:
+        nonlocal heard
+        heard += data
+        if b"no-further" in data:
+            raise ConnectionError
+
+    with Relay(shared_redis.port, asked=asked) as relay, connect(relay) as early, connect(relay) as other:
+        early.set("asked", "1")
+        with pytest.raises(redis.ConnectionError):
+            early.set("asked", "no-further")
+        assert other.get("asked") == b"1"
+        assert b"no-further" in heard
+        assert relay.accepted == 2
+
+
+def test_lost_subscriptions(shared_redis: RedisServer) -> None:
+    """The subscriber hears nothing more, not even an answer to its PING; the others do not notice."""
+    with Relay(shared_redis.port) as relay, connect(relay) as other, connect(relay) as client, client.pubsub() as heard:
+        heard.subscribe("updates")
+        assert heard.get_message(timeout=5) is not None
+        relay.loses_subscriptions = True
+        assert other.publish("updates", "lost") == 1
+        assert other.ping()
+        assert heard.get_message(timeout=0.2) is None

@@ -1,9 +1,9 @@
 """What is open and says nothing any more: a watch whose peer has vanished."""
 
 from circuitbreaker_local.control_plane import ControlPlane
-from tests.chaos.relay import Relay
 from tests.chaos.stage import kubeconfig_through
 from tests.cluster.world import World
+from tests.relay import Relay
 
 ANSWER_SECONDS = 15.0  # after which a request counts as unanswered
 REPLACED_SECONDS = 90.0

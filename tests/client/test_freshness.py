@@ -14,8 +14,8 @@ from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract.access import User, rule
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import Decision, Order, Outcome, Permit, Projection, Standing
-from tests.client.proxy import Proxy
 from tests.client.world import POLICY, fail, until, until_state
+from tests.relay import Relay
 
 LONG = {"max_staleness_seconds": 3_000.0}  # nothing is learnt by re-reading in time
 
@@ -133,14 +133,14 @@ def test_a_dropped_subscription_is_made_again_and_the_gap_is_read(world) -> None
 def test_a_subscription_that_has_died_in_silence_is_made_again(own_world) -> None:
     """Its connection is open and nothing comes: the PING has no answer."""
     own_world.breaker()
-    with Proxy(own_world.server.port) as proxy:
-        url = f"redis://127.0.0.1:{proxy.port}/0"
+    with Relay(own_world.server.port) as relay:
+        url = relay.redis_url
         payments = own_world.client(redis_url=url, max_staleness_seconds=1.0)["payments"]
         payments.call(int)
         listening(own_world)
-        before = proxy.accepted
-        proxy.loses_subscriptions = True
-        until(lambda: proxy.accepted > before, "another connection")
+        before = relay.accepted
+        relay.loses_subscriptions = True
+        until(lambda: relay.accepted > before, "another connection")
         assert not payments.snapshot().degraded
 
 

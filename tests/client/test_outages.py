@@ -32,8 +32,8 @@ from circuitbreaker_client._wire import Connect, Wire
 from circuitbreaker_contract.policy import Mode
 from circuitbreaker_local import RedisServer
 from circuitbreaker_local.redis_sentinel import RedisSentinel
-from tests.client.proxy import Proxy
 from tests.client.world import POLICY, SHORT, World, fail, half_open, until, until_state
+from tests.relay import Relay
 
 TIMEOUT_SECONDS = 0.3
 AT_ONCE_SECONDS = 0.2  # not enough to have waited for Redis
@@ -232,8 +232,8 @@ def test_a_name_that_is_looked_up_for_long_keeps_no_snapshot_alive(own_world, mo
         found.wait(30)
         return lookup(*arguments, **options)
 
-    with Proxy(own_world.server.port) as proxy:
-        url = f"redis://localhost:{proxy.port}/0"
+    with Relay(own_world.server.port) as relay:
+        url = f"redis://localhost:{relay.port}/0"
         payments = own_world.client(redis_url=url, max_staleness_seconds=0.5)["payments"]
         in_time(payments)
         monkeypatch.setattr(socket, "getaddrinfo", slow)
@@ -358,46 +358,46 @@ def test_a_long_outage_keeps_nothing(own_world, monkeypatch, how) -> None:
 def test_slow_redis(own_world) -> None:
     """Slower than the timeout is as good as away; when it is quick again it counts again."""
     own_world.breaker()
-    with Proxy(own_world.server.port) as proxy:
-        payments = own_world.client(redis_url=f"redis://127.0.0.1:{proxy.port}/0", **BRIEF)["payments"]
+    with Relay(own_world.server.port) as relay:
+        payments = own_world.client(redis_url=relay.redis_url, **BRIEF)["payments"]
         payments.call(int)
         assert payments.snapshot().source is Source.SHARED
-        proxy.delay_seconds = 0.5
+        relay.delay_seconds = 0.5
         in_time(payments, AT_ONCE_SECONDS)
         until(lambda: payments.snapshot().degraded, "the staleness bound")
         in_time(payments, AT_ONCE_SECONDS)
-        proxy.delay_seconds = 0.0
+        relay.delay_seconds = 0.0
         until(lambda: payments.snapshot().source is Source.SHARED, "shared state")
 
 
 def test_late_is_not_silent(own_world, caplog) -> None:
     """Later than a call waits, but in order: the connection stays, and with it the shared state."""
     caller = own_world.breaker()
-    with Proxy(own_world.server.port) as proxy:
-        payments = own_world.client(redis_url=f"redis://127.0.0.1:{proxy.port}/0")["payments"]
+    with Relay(own_world.server.port) as relay:
+        payments = own_world.client(redis_url=relay.redis_url)["payments"]
         payments.call(int)
         until(lambda: own_world.admin.pubsub_numsub("circuit_breaker_updates")[0][1] == 1, "the subscription")
-        proxy.delay_seconds = 1.5 * TIMEOUT_SECONDS
+        relay.delay_seconds = 1.5 * TIMEOUT_SECONDS
         for _ in range(3):
             seen = caller.observe().totals.successes
             in_time(payments, AT_ONCE_SECONDS)
             until(lambda seen=seen: caller.observe().totals.successes > seen, "the report")
         caller.open()
         until_state(payments, State.OPEN)
-        assert (proxy.accepted, kinds(own_world), caplog.messages) == (2, [], [])
+        assert (relay.accepted, kinds(own_world), caplog.messages) == (2, [], [])
 
 
 def test_who_waits_in_line_does_not_take_redis_for_silent(own_world) -> None:
     """HalfOpen, and more callers than answers in the time: those left over are refused, and probe nothing alone."""
     caller = own_world.breaker(policy=replace(SHORT, half_open_limit=20, success_threshold=20))
-    with Proxy(own_world.server.port) as proxy:
-        breakers = own_world.client(redis_url=f"redis://127.0.0.1:{proxy.port}/0")
+    with Relay(own_world.server.port) as relay:
+        breakers = own_world.client(redis_url=relay.redis_url)
         payments = breakers["payments"]
         payments.call(int)
         caller.open()
         until_state(payments, State.OPEN)
         until(lambda: payments.snapshot().retry_after_seconds == 0, "the time to probe")
-        proxy.delay_seconds = TIMEOUT_SECONDS / 4
+        relay.delay_seconds = TIMEOUT_SECONDS / 4
         asked, found = threading.Barrier(16), []
 
         def ask() -> None:
@@ -410,7 +410,7 @@ def test_who_waits_in_line_does_not_take_redis_for_silent(own_world) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        proxy.delay_seconds = 0.0
+        relay.delay_seconds = 0.0
         assert 1 <= len(found) <= caller.observe().probes_live
         assert kinds(own_world) == []
         found.clear()
@@ -418,13 +418,13 @@ def test_who_waits_in_line_does_not_take_redis_for_silent(own_world) -> None:
 
 def test_a_grant_that_comes_late_goes_back(own_world) -> None:
     caller = own_world.breaker(policy=SHORT)
-    with Proxy(own_world.server.port) as proxy:
-        payments = own_world.client(redis_url=f"redis://127.0.0.1:{proxy.port}/0")["payments"]
+    with Relay(own_world.server.port) as relay:
+        payments = own_world.client(redis_url=relay.redis_url)["payments"]
         payments.call(int)
         caller.open()
         caller.until_half_open()
         until_state(payments, State.HALF_OPEN)
-        proxy.delay_seconds = 1.5 * TIMEOUT_SECONDS
+        relay.delay_seconds = 1.5 * TIMEOUT_SECONDS
         in_time(payments)
         assert payments.snapshot().degraded, "the local breaker gave the probe"
         until(lambda: caller.observe().totals.ignored == 1, "the shared probe to go back")

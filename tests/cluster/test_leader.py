@@ -17,8 +17,8 @@ import redis
 
 from circuitbreaker_contract.errors import ContractError
 from circuitbreaker_contract.state import Outcome, State
-from tests.cluster.proxy import Proxy
 from tests.cluster.world import Fleet, OperatorProcess, World
+from tests.relay import Relay
 from tests.told import generations
 
 logger = logging.getLogger(__name__)
@@ -199,25 +199,25 @@ def _record(monitor: Any, found: list[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def cut_off_api_server(world: World, folder: Path) -> Iterator[tuple[Proxy, Path]]:
+def cut_off_api_server(world: World, folder: Path) -> Iterator[tuple[Relay, Path]]:
     port = world.plane.api_server.port
-    with Proxy(port) as proxy:
-        path = folder / "kubeconfig-through-proxy"
+    with Relay(port) as relay:
+        path = folder / "kubeconfig-through-relay"
         text = world.plane.kubeconfig.read_text(encoding="utf-8")
-        path.write_text(text.replace(f":{port}", f":{proxy.port}"), encoding="utf-8")
-        yield proxy, path
+        path.write_text(text.replace(f":{port}", f":{relay.port}"), encoding="utf-8")
+        yield relay, path
 
 
 def test_cut_from_the_api_server(world: World, tmp_path: Path) -> None:
     """Nothing is refused and nothing answers: the leader is gone by the renew deadline, before another one leads."""
-    with cut_off_api_server(world, tmp_path) as (proxy, path), ExitStack() as stack:
+    with cut_off_api_server(world, tmp_path) as (relay, path), ExitStack() as stack:
         both = Replicas(world, stack, QUICK)
         old = both.add(kubeconfig=path)
         assert both.until_one_leads() is old
         new = both.add().wait_ready()
         world.create("payments", recoveryTimeout="1h")
         world.until_ready("payments")
-        proxy.cut()
+        relay.hold()
         began = time.monotonic()
         world.until(lambda: not old.process.alive or new.metric(LEADER) == 1, "an end")
         took = time.monotonic() - began
@@ -231,22 +231,22 @@ def test_cut_from_the_api_server(world: World, tmp_path: Path) -> None:
         again = both.add(kubeconfig=path)
         world.until(lambda: again.get("/healthz")[0] == 200, "liveness")
         assert again.get("/readyz")[0] == 503
-        proxy.mend()
+        relay.release()
         again.wait_ready()
         assert both.leaders() == [new]
 
 
 def test_cut_from_redis(world: World) -> None:
     """It stays the leader, since another one would not do better, and says so."""
-    with Proxy(world.server.port) as proxy, ExitStack() as stack:
+    with Relay(world.server.port) as relay, ExitStack() as stack:
         both = Replicas(world, stack, QUICK)
-        leader = both.add(REDIS_URL=proxy.redis_url, REDIS_TIMEOUT="300ms")
+        leader = both.add(REDIS_URL=relay.redis_url, REDIS_TIMEOUT="300ms")
         assert both.until_one_leads() is leader
         both.add().wait_ready()
         world.create("payments", recoveryTimeout="1h")
         world.until_ready("payments")
         holder = lease(world).holder_identity
-        proxy.cut()
+        relay.hold()
         world.fleet("payments").open()
         world.until(lambda: "[-] redis" in leader.get("/readyz")[1], "readiness to tell")
         renewed = lease(world).renew_time
@@ -254,7 +254,7 @@ def test_cut_from_redis(world: World) -> None:
         assert lease(world).holder_identity == holder
         assert both.leaders() == [leader]
         assert "Redis at" in leader.log
-        proxy.mend()
+        relay.release()
         world.until_state("payments", "Open")
 
 

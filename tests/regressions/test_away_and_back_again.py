@@ -1,8 +1,8 @@
 """A Redis that answers the probe and ends what comes after it was away and back again five times a second."""
 
-from tests.cluster.proxy import Proxy
 from tests.cluster.test_hostile_input import uptime
 from tests.cluster.world import World
+from tests.relay import Relay
 
 
 def test_it_is_probed_less_and_less_often(world: World) -> None:
@@ -13,7 +13,7 @@ def test_it_is_probed_less_and_less_often(world: World) -> None:
         if broken and b"cb_observe" in data:
             raise ConnectionError
 
-    with Proxy(world.server.port, asked=asked) as proxy, world.operator(REDIS_URL=proxy.redis_url) as operator:
+    with Relay(world.server.port, asked=asked) as relay, world.operator(REDIS_URL=relay.redis_url) as operator:
         operator.wait_ready()
         broken = True
         world.create("payments")

@@ -1,7 +1,7 @@
 """A breaker that went between the two reads of a long history was an error of nobody's kind: a traceback each time."""
 
-from tests.cluster.proxy import Proxy
 from tests.cluster.world import World
+from tests.relay import Relay
 
 
 def test_it_is_made_again(world: World) -> None:
@@ -22,7 +22,7 @@ def test_it_is_made_again(world: World) -> None:
             gone = True
             world.redis.delete(*world.keys_of("payments"))
 
-    with Proxy(world.server.port, asked=asked) as proxy, world.operator(REDIS_URL=proxy.redis_url) as operator:
+    with Relay(world.server.port, asked=asked) as relay, world.operator(REDIS_URL=relay.redis_url) as operator:
         operator.wait_ready()
         world.until(lambda: gone, "the whole history to be read")
         world.until(lambda: world.redis.exists(fleet.key), "it to be made again")

@@ -14,6 +14,7 @@ from kubernetes.aio.client import ApiClient
 from circuitbreaker_operator.credentials import Credentials
 from circuitbreaker_operator.errors import SettingsError
 from tests.authority import Authority
+from tests.kubeconfig import kubeconfig_with
 
 ROUNDS = 20
 
@@ -24,16 +25,9 @@ def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     authority = Authority(tmp_path / "authority")
     certificate, key = (base64.b64encode(each.read_bytes()).decode() for each in authority.issue("me", "127.0.0.1"))
     ca = base64.b64encode(authority.ca.read_bytes()).decode()
-    path = tmp_path / "kubeconfig"
-    content = {
-        "current-context": "now",
-        "contexts": [{"name": "now", "context": {"cluster": "here", "user": "me"}}],
-        "clusters": [
-            {"name": "here", "cluster": {"server": "https://127.0.0.1:1", "certificate-authority-data": ca}},
-        ],
-        "users": [{"name": "me", "user": {"client-certificate-data": certificate, "client-key-data": key}}],
-    }
-    path.write_text(json.dumps(content), encoding="utf-8")
+    cluster = {"server": "https://127.0.0.1:1", "certificate-authority-data": ca}
+    user = {"client-certificate-data": certificate, "client-key-data": key}
+    path = kubeconfig_with(tmp_path / "kubeconfig", cluster=cluster, user=user)
     (tmp_path / "made").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "made"))
     monkeypatch.setenv("KUBECONFIG", str(path))

@@ -1,6 +1,5 @@
 """The credentials of a kubeconfig were read once: when a token had ended, nothing was written any more."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from kubernetes.aio.client import ApiClient
 from circuitbreaker_operator.cluster import Cluster
 from circuitbreaker_operator.credentials import Credentials
 from circuitbreaker_operator.errors import ClusterUnavailableError, SettingsError
+from tests.kubeconfig import kubeconfig_with
 
 
 async def test_a_token_file_that_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,17 +31,9 @@ async def test_a_token_file_that_changed(tmp_path: Path, monkeypatch: pytest.Mon
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    names = {"cluster": "here", "user": "me"}
-    kubeconfig = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "now",
-        "contexts": [{"name": "now", "context": names}],
-        "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{runner.addresses[0][1]}"}}],
-        "users": [{"name": "me", "user": {"tokenFile": str(token)}}],
-    }
-    (tmp_path / "config").write_text(json.dumps(kubeconfig), encoding="utf-8")
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    path, user = tmp_path / "config", {"tokenFile": str(token)}
+    kubeconfig_with(path, cluster={"server": f"http://127.0.0.1:{runner.addresses[0][1]}"}, user=user)
+    monkeypatch.setenv("KUBECONFIG", str(path))
     token.write_text("one", encoding="utf-8")
     credentials = Counted()
     cluster = Cluster(credentials, await credentials.client(), says=False)
@@ -56,8 +48,7 @@ async def test_a_token_file_that_changed(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(ClusterUnavailableError):
             await cluster.namespace_uid("a")
     assert loads[0] == 2
-    kubeconfig["clusters"][0]["cluster"]["server"] = "https://another"
-    (tmp_path / "config").write_text(json.dumps(kubeconfig), encoding="utf-8")
+    kubeconfig_with(path, cluster={"server": "https://another"}, user=user)
     with pytest.raises(SettingsError, match="started again"):
         await credentials.client()
     await cluster.close()

@@ -24,9 +24,9 @@ from circuitbreaker_local.binaries import control_plane_binaries
 from circuitbreaker_local.control_plane import ControlPlane
 from circuitbreaker_local.redis_server import find_redis_server
 from circuitbreaker_operator.memory import keep_no_holes
-from tests.chaos.relay import Relay
 from tests.chaos.stage import OPERATOR, Ways, new_redis
 from tests.cluster.conftest import install_crd
+from tests.relay import Relay
 from tests.soak import faults, samples
 from tests.soak.stage import SoakStage
 

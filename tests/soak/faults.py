@@ -7,8 +7,8 @@ from random import Random
 
 from tests.chaos import faults
 from tests.chaos.faults import STOP_SECONDS
-from tests.chaos.relay import Relay
 from tests.chaos.stage import CLIENTS, LATE_SECONDS, Stage, Ways
+from tests.relay import Relay
 
 Do = Callable[[Stage], AbstractContextManager[None]]
 BRIEF = CLIENTS[2]  # the client that dies and comes back; the others live as long as the soak

@@ -1,7 +1,6 @@
 """The command as a person meets it: what it leaves behind, what it asks, and what it says of a bad kubeconfig."""
 
 import base64
-import json
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
+from tests.kubeconfig import kubeconfig_with
 
 from circuitbreaker_operator import cli
 from circuitbreaker_operator.credentials import Credentials
@@ -32,14 +32,7 @@ def a_kubeconfig(folder: Path) -> Path:
     embedded = {each: base64.b64encode(each.read_bytes()).decode() for each in (key, certificate)}
     cluster = {"server": "https://127.0.0.1:9", "certificate-authority-data": embedded[certificate]}
     user = {"client-certificate-data": embedded[certificate], "client-key-data": embedded[key]}
-    content = {
-        "clusters": [{"name": "x", "cluster": cluster}],
-        "users": [{"name": "x", "user": user}],
-        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
-        "current-context": "x",
-    }
-    path.write_text(json.dumps(content))
-    return path
+    return kubeconfig_with(path, cluster=cluster, user=user)
 
 
 def an_environment(tmp_path: Path) -> tuple[dict[str, str], Path]:
@@ -127,12 +120,8 @@ async def test_a_proxy_to_the_api_server(monkeypatch, tmp_path: Path, environmen
         monkeypatch.delenv(name.lower(), raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    cluster = {"name": "one", "cluster": {"server": "https://api.example:6443"}}
-    context = {"name": "one", "context": {"cluster": "one", "user": "one"}}
-    user = {"name": "one", "user": {"token": "secret"}}
-    path = tmp_path / "kubeconfig"
-    whole = {"clusters": [cluster], "contexts": [context], "users": [user], "current-context": "one"}
-    path.write_text(json.dumps(whole), encoding="utf-8")
+    cluster = {"server": "https://api.example:6443"}
+    path = kubeconfig_with(tmp_path / "kubeconfig", cluster=cluster, user={"token": "secret"})
     monkeypatch.setenv("KUBECONFIG", str(path))
     async with await Credentials().client() as client, client.rest_client._create_pool_manager() as session:
         assert client.configuration.proxy == proxy

@@ -1,10 +1,11 @@
-"""A relay on the way to a server: it can be slow, and it can swallow what is said without closing anything.
+"""A relay on the way to a server: it can be slow, hold back or swallow what is said, refuse, and be listened to.
 
 A connection that was swallowed once stays so, as one whose peer has vanished does; what connects after `heal` passes.
 """
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Self
 
 PIECE = 65_536
@@ -16,20 +17,35 @@ class _Connection:
     def __init__(self, task: asyncio.Task[None], *, swallowed: bool) -> None:
         self.task = task
         self.swallowed = swallowed
+        self.subscribes = False
 
 
 class Relay:
-    """Listens on `port`. Each answer comes `delay_seconds` late; `delay_seconds` may change at any time."""
+    """Listens on `port`. `asked` is told what comes before it goes on; an OSError of it ends that connection.
 
-    def __init__(self, target_port: int) -> None:
+    `delay_seconds`: each answer comes that late; may change at any time.
+    `loses_subscriptions`: what is for a subscriber of Redis never arrives, though its connection stays.
+    `accepted`: how many connections there were.
+    """
+
+    def __init__(self, target_port: int, *, asked: Callable[[bytes], None] = lambda _: None) -> None:
         self._target_port = target_port
+        self._asked = asked
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="relay", daemon=True)
         self._connections: set[_Connection] = set()
         self._swallows = self._refuses = False
+        self._passes = asyncio.Event()
+        self._passes.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.delay_seconds = 0.0
+        self.loses_subscriptions = False
+        self.accepted = 0
         self.port = 0
+
+    @property
+    def redis_url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -54,6 +70,13 @@ class Relay:
         """New connections pass again."""
         self._swallows = self._refuses = False
 
+    def hold(self) -> None:
+        """Nothing passes and nobody is told until `release`; then all of it does, in order."""
+        self._loop.call_soon_threadsafe(self._passes.clear)
+
+    def release(self) -> None:
+        self._loop.call_soon_threadsafe(self._passes.set)
+
     def refuse(self) -> None:
         """Every connection ends, and so does each new one at once, as while a server is restarted; until `heal`."""
         self._refuses = True
@@ -69,6 +92,7 @@ class Relay:
     async def _accept(self, near: asyncio.StreamReader, to_near: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        self.accepted += 1
         if self._refuses:
             to_near.transport.abort()
             return
@@ -84,7 +108,7 @@ class Relay:
             far, to_far = await asyncio.open_connection("127.0.0.1", self._target_port)
             writers.append(to_far)
             await asyncio.gather(
-                self._pass(connection, near, to_far, late=False), self._pass(connection, far, to_near, late=True)
+                self._pass(connection, near, to_far, answers=False), self._pass(connection, far, to_near, answers=True)
             )
         except (OSError, asyncio.CancelledError):
             return  # either side ended it, or we do
@@ -95,7 +119,7 @@ class Relay:
                 writer.transport.abort()
 
     async def _pass(
-        self, connection: _Connection, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, late: bool
+        self, connection: _Connection, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, answers: bool
     ) -> None:
         """Bytes in order, each piece as late as it has to be; an end is passed on too."""
         loop = asyncio.get_running_loop()
@@ -108,7 +132,7 @@ class Relay:
                     data = await source.read(PIECE)
                 except OSError:
                     data = b""
-                pieces.put_nowait((loop.time() + (self.delay_seconds if late else 0.0), data))
+                pieces.put_nowait((loop.time() + (self.delay_seconds if answers else 0.0), data))
 
         reading = asyncio.create_task(read())
         try:
@@ -116,7 +140,11 @@ class Relay:
             while data:
                 due, data = await pieces.get()
                 await asyncio.sleep(max(0.0, due - loop.time()))
-                if connection.swallowed:
+                await self._passes.wait()
+                if not answers:
+                    connection.subscribes |= b"SUBSCRIBE" in data
+                    self._asked(data)
+                if connection.swallowed or (answers and connection.subscribes and self.loses_subscriptions):
                     continue
                 if data:
                     target.write(data)
