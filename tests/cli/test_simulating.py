@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +30,6 @@ def breaker(tmp_path: Path) -> str:
 @pytest.fixture
 def simulate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Simulate:
     """The program in this process: one of its own takes a second to start."""
-    for name in [each for each in os.environ if each.startswith("CB_")]:
-        monkeypatch.delenv(name)
 
     def run(*arguments: str, code: int = 0, stdin: str = "") -> Done:
         monkeypatch.setattr("sys.argv", ["kubectl-breaker", "simulate", *arguments])

@@ -16,7 +16,7 @@ from circuitbreaker_operator.errors import ClusterUnavailableError, EventsUnavai
 from circuitbreaker_operator.events import Event
 from circuitbreaker_operator.metrics import Metrics
 from circuitbreaker_operator.resource import Resource
-from circuitbreaker_operator.settings import Settings, table
+from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.store import Store
 
 MARKS = Keys().deferred
@@ -114,11 +114,7 @@ def client(redis_server: RedisServer) -> "redis.Redis":
 
 
 @pytest.fixture
-async def leaders(
-    redis_server: RedisServer, api: Api, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Callable[..., Leader]]:
-    for variable, _, _ in table():
-        monkeypatch.delenv(variable, raising=False)
+async def leaders(redis_server: RedisServer, api: Api) -> AsyncIterator[Callable[..., Leader]]:
     made: list[Leader] = []
 
     def make(**named: object) -> Leader:

@@ -19,7 +19,7 @@ from circuitbreaker_local.redis_server import RedisServer
 from circuitbreaker_local.waiting import wait_until
 from circuitbreaker_operator.errors import StoreUnavailableError
 from circuitbreaker_operator.metrics import Metrics
-from circuitbreaker_operator.settings import Settings, table
+from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.store import BATCH, Store
 
 POLICY = Policy(
@@ -29,8 +29,6 @@ POLICY = Policy(
 
 @pytest.fixture
 async def store(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
-    for variable, _, _ in table():
-        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("CB_REDIS_TIMEOUT", "500ms")
     store = Store(Settings.load(redis_url=redis_server.url), Metrics())
     assert await store.probe()

@@ -18,16 +18,10 @@ from circuitbreaker_local.redis_cluster import RedisCluster
 from circuitbreaker_local.redis_server import RedisServer
 from circuitbreaker_local.waiting import wait_until
 from circuitbreaker_operator.metrics import Metrics
-from circuitbreaker_operator.settings import Settings, table
+from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.store import Store
 from tests.authority import Authority
 from tests.cluster.world import World
-
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, _, _ in table():
-        monkeypatch.delenv(variable, raising=False)
 
 
 def tls_server(binary: Path, authority: Authority, *identities: str) -> tuple[RedisServer, int]:

@@ -8,13 +8,11 @@ from circuitbreaker_contract.state import Projection
 from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.redis_settings import Address, endpoint
 from circuitbreaker_operator.servers import OfCluster, OfSentinels, Standalone, open_servers
-from circuitbreaker_operator.settings import Settings, table
+from circuitbreaker_operator.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for variable, _, _ in table():
-        monkeypatch.delenv(variable, raising=False)
+def _a_folder_with_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("no PEM", encoding="utf-8")
 

@@ -10,13 +10,6 @@ from circuitbreaker_operator.app import lease_namespace
 from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.settings import Settings, table, unknown_variables
 
-
-@pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, _, _ in table():
-        monkeypatch.delenv(variable, raising=False)
-
-
 GOOD = {
     "bare seconds": ("CB_RECOVERY_TIMEOUT", "30", "recovery_timeout_ms", 30_000),
     "a duration": ("CB_RECOVERY_TIMEOUT", "1m30s", "recovery_timeout_ms", 90_000),
