@@ -13,7 +13,7 @@ class Exit(IntEnum):
     USAGE = 2  # the command line, a setting, or a file that is named there, cannot be understood
     DECLINED = 3  # nobody said yes, or there was no terminal to ask at
     NO_EFFECT = 4  # nothing was written: it would have no effect now, or what was agreed to is not so any more
-    NOT_YET = 5  # it was written, and was not in force in time
+    NOT_YET = 5  # it was written, and was not in force in time, or no more
     UNEXPECTED = 6  # `simulate`: it came otherwise than --expect says
     INTERRUPTED = 130  # Ctrl-C, as shells have it: 128 and the number of the signal
     TERMINATED = 143  # SIGTERM

@@ -1,6 +1,8 @@
 """trip, hold-closed, release, reset: what they write, what they refuse, what they wait for."""
 
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +102,58 @@ def test_a_length_begins_with_the_yes(operated: World, shell: Shell) -> None:
     done = shell.run("hold-closed", "payments", "--reason", "x", "--for", "500ms", "-y", "--wait", "0")
     assert "not waited for" in done.err
     operated.until_events("payments", ["PolicyApplied", "CircuitForced", "CircuitForced", "OverrideExpired"])
+
+
+KUBECTL = """#!/bin/sh
+case "$*" in
+*--dry-run*) ;;
+*" patch "*) '{real}' "$@"; code=$?; ({after}) >&2; exit $code;;
+*" get "*) if [ -s '{away}' ]; then sed -i 1d '{away}'; exec '{real}' --server=https://127.0.0.1:9 "$@"; fi;;
+esac
+exec '{real}' "$@"
+"""
+
+
+def after_the_write(shell: Shell, folder: Path, after: str) -> Shell:
+    """A shell whose kubectl does something more as soon as it has written; `{away}`: a line for each get that fails."""
+    real, programs, away = shell.programs / "kubectl", folder / "programs", folder / "away"
+    programs.mkdir(exist_ok=True)
+    away.unlink(missing_ok=True)
+    here = after.format(kubectl=f"'{real}' -n {shell.namespace}", away=f"'{away}'")
+    (programs / "kubectl").write_text(KUBECTL.format(real=real, after=here, away=away), encoding="utf-8")
+    (programs / "kubectl").chmod(0o755)
+    return replace(shell, programs=programs)
+
+
+OVERTAKEN = {
+    "nobody sees what came of it": (
+        "yes | head -n 1000 >{away}",
+        "whether it is in force could not be seen within 1 s: The connection to the server 127.0.0.1:9 was refused",
+    ),
+    "released": (
+        '{kubectl} patch circuitbreaker payments --type=merge -p \'{{"spec":{{"override":null}}}}\'',
+        "its override was taken away meanwhile",
+    ),
+    "held otherwise": (
+        '{kubectl} patch circuitbreaker payments --type=merge -p \'{{"spec":{{"override":{{"reason":"mine"}}}}}}\'',
+        "its override is Open (mine) meanwhile, set by kubectl-patch",
+    ),
+    "deleted": ("{kubectl} delete circuitbreaker payments", "it was deleted since"),
+}
+
+
+def test_what_was_written_is_said(operated: World, shell: Shell, tmp_path: Path) -> None:
+    """A moment without the API server is waited for; who is overtaken does not say that it is in force."""
+    operated.create("payments")
+    operated.until_ready("payments")
+    trip = ("trip", "payments", "--reason", "x", "-y")
+    shaky = after_the_write(shell, tmp_path, "printf 'x\\nx\\n' >{away}")
+    assert "and in force" in shaky.run(*trip).err
+    assert (tmp_path / "away").read_text() == ""
+    for after, said in OVERTAKEN.values():
+        other = after_the_write(shell, tmp_path, after)
+        done = other.run(*trip, "--wait", "1", code=5)
+        assert f"{operated.namespace}/payments: it was written, but {said}" in done.err
 
 
 def test_it_refuses_what_would_have_no_effect(world: World, shell: Shell) -> None:

@@ -31,7 +31,7 @@ def test_who_what_and_why(operated: World, shell: Shell) -> None:
     assert "2 calls, 2 failed, 0 slow   2 consecutive failures reached failureThreshold 2" in rows[1]
     assert "held Closed: let them through" in rows[2]
     newest = with_redis.run("history", "payments", "--limit", "2", "-o", "json").json
-    assert (newest["name"], newest["source"], newest["damaged"]) == ("payments", "redis", 0)
+    assert (newest["name"], newest["source"], newest["foreign"], newest["damaged"]) == ("payments", "redis", False, 0)
     assert [each["stateGeneration"] for each in newest["transitions"]] == [3, 4]
     assert (newest["transitions"][0]["by"], newest["transitions"][0]["note"]) == ("kubectl-breaker", "let them through")
     from_status = shell.run("history", "payments")

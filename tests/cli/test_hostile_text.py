@@ -61,5 +61,5 @@ def test_a_status_of_another_shape_is_no_crash(wrong: Any) -> None:
     assert "shop/pay" in changes.line(changes.initial(view, 0), namespaces=True, width=9).plain
     board = ranking.Board()
     for now_ms in (0, 9_000):
-        board.take([ranking.of_status(view, now_ms)], now_ms)
+        board.take([ranking.of_status(view)], now_ms)
     assert ranking.table(board.rows(ranking.Sort.REFUSED), 0, namespaces=True).row_count == 1

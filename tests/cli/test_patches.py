@@ -4,6 +4,7 @@ from circuitbreaker_cli.breakers import patches
 from circuitbreaker_cli.breakers.explaining import again_for
 from circuitbreaker_cli.breakers.view import View
 from circuitbreaker_contract.state import State
+from circuitbreaker_operator.resource import RESET_ANNOTATION as RESET
 
 MINUTE = 60_000
 
@@ -53,6 +54,8 @@ def test_in_force_is_what_the_status_tells_of_this_very_edit() -> None:
         "conditions": [{"type": "Ready", "status": "True"}],
     }
     change = patches.hold(View({}), State.OPEN, "maintenance", until_ms=None, now_ms=0)
+    metadata, spec = {"generation": 2}, {"override": {"state": "Open", "reason": "maintenance"}}
+    written = View({"metadata": metadata, "spec": spec})
     for status, expected in (
         (done, True),
         (done | {"observedGeneration": 1}, False),
@@ -60,7 +63,31 @@ def test_in_force_is_what_the_status_tells_of_this_very_edit() -> None:
         (done | {"forced": False}, False),
         (done | {"conditions": [{"type": "Ready", "status": "Unknown"}]}, False),
     ):
-        assert patches.in_force(change, View({"metadata": {"generation": 2}, "status": status})) is expected
+        seen = View({"metadata": metadata, "spec": spec, "status": status})
+        assert patches.in_force(change, written, seen) is expected
+    of_another = View({"metadata": metadata, "spec": {"override": {"state": "Open", "reason": "x"}}, "status": done})
+    assert not patches.in_force(change, written, of_another)
+
+
+def test_who_was_overtaken() -> None:
+    """An override by any other or by none, a reset by another reset, each of them by another breaker of the name."""
+
+    def a_view(uid: str, override: object, token: str) -> View:
+        return View({"metadata": {"uid": uid, "annotations": {RESET: token}}, "spec": {"override": override}})
+
+    held = {"state": "Open", "reason": "x"}
+    trip, reset = patches.hold(View({}), State.OPEN, "x", until_ms=None, now_ms=0), patches.reset(View({}), "one")
+    written = a_view("a", held, "one")
+    for uid, override, token, of_the_trip, of_the_reset in (
+        ("a", held, "one", "", ""),
+        ("a", held | {"until": "2030-01-31T18:10:00Z"}, "one", "its override is Open (x) meanwhile", ""),
+        ("a", None, "one", "its override was taken away meanwhile", ""),
+        ("a", held, "two", "", "another reset took its place"),
+        ("b", held, "one", "it was made anew meanwhile", "it was made anew meanwhile"),
+    ):
+        seen = a_view(uid, override, token)
+        assert patches.overtaken(trip, written, seen) == of_the_trip
+        assert patches.overtaken(reset, written, seen) == of_the_reset
 
 
 def test_the_next_opening_grows_with_backoff() -> None:

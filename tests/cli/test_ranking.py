@@ -94,9 +94,17 @@ def test_figures_of_redis_and_of_a_status() -> None:
         7,
     ]
     status = {"totals": {"successes": 1, "failures": 2, "notPermitted": 3}}
-    look = ranking.of_status(View({"metadata": {"managedFields": written}, "status": status}), NOW)
+    look = ranking.of_status(View({"metadata": {"managedFields": written}, "status": status}))
     assert (look.calls, look.refused, look.counted_ms) == (3, 3, times.to_ms("2030-01-01T00:00:00Z"))
-    assert ranking.of_status(View({"metadata": {"managedFields": "x"}}), NOW).counted_ms == NOW
+    assert ranking.of_status(View({"metadata": {"managedFields": "x"}})).counted_ms is None
+
+
+def test_counters_of_an_unknown_time_make_no_speed() -> None:
+    """They move once a minute; taken for counted now they would be a burst."""
+    board = Board()
+    for at_ms, calls in ((NOW, 1_000), (NOW + 2_000, 1_600), (NOW + 4_000, 1_600)):
+        board.take([a_look(counted_ms=None, calls=calls)], at_ms)
+        assert speeds(board) == (None, None)
 
 
 def test_a_trend() -> None:

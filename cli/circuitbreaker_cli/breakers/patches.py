@@ -85,16 +85,26 @@ def obstacle(view: View) -> str:
     return ""
 
 
-def in_force(change: Change, view: View) -> bool:
-    """Whether the status tells that the change, which this resource holds, is done."""
+def in_force(change: Change, written: View, view: View) -> bool:
+    """Whether the status tells that the change is done, and the resource is still as it was `written`."""
     if change.token:
         return view.text("lastReset") == change.token
     status, _, _ = view.condition("Ready")
+    if moved(written, view):
+        return False
     if status != "True" or view.number("observedGeneration") < view.generation:
         return False
     if not change.state:
         return not view.forced
     return view.forced and view.state == change.state
+
+
+def overtaken(change: Change, written: View, seen: View) -> str:
+    """What somebody wrote in the place of the change, which therefore does not come into force; "" for nothing."""
+    if not change.token or seen.uid != written.uid:
+        return moved(written, seen)
+    token = seen.annotations.get(RESET_ANNOTATION)
+    return "" if token == change.token else "another reset took its place"
 
 
 def moved(agreed: View, seen: View) -> str:

@@ -37,11 +37,11 @@ class Sort(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One breaker as it was found. `counted_ms`: the instant that the counters are of."""
+    """One breaker as it was found. `counted_ms`: the instant that the counters are of; None where nothing tells."""
 
     view: View
     epoch: tuple[str, int]  # counters begin anew with it
-    counted_ms: int
+    counted_ms: int | None
     calls: int
     refused: int
     rate_percent: float | None
@@ -59,13 +59,13 @@ class Row:
     trend: deque[float | None] = field(default_factory=lambda: deque(maxlen=TREND))
 
 
-def of_status(view: View, now_ms: int) -> Look:
-    """By its status. `view` has to know who wrote which field: that is where the time of the counters stands."""
+def of_status(view: View) -> Look:
+    """By its status. The time of its counters stands where `view` tells who wrote which field."""
     totals = part(view.status, "totals")
     return Look(
         view=view,
         epoch=(view.uid, view.number("incarnation")),
-        counted_ms=_written_ms(view) or now_ms,
+        counted_ms=_written_ms(view),
         calls=whole(totals, "successes") + whole(totals, "failures"),
         refused=whole(totals, "notPermitted"),
         rate_percent=view.rate("failureRatePercent"),
@@ -145,6 +145,8 @@ def table(rows: Sequence[Row], now_ms: int, *, namespaces: bool, glyphs: Glyphs 
 def _row(before: Row | None, look: Look, now_ms: int) -> Row:
     if before is None or before.look.epoch != look.epoch:
         row = Row(look, now_ms)
+    elif look.counted_ms is None or before.look.counted_ms is None:
+        row = Row(look, now_ms, trend=before.trend)  # a speed of no known time is none
     elif (period_ms := look.counted_ms - before.look.counted_ms) >= _LEAST_MS:
         row = Row(look, now_ms, period_ms, trend=before.trend)
         row.calls_per_second = _per_second(look.calls - before.look.calls, period_ms)

@@ -7,7 +7,7 @@ from circuitbreaker_cli import options, terminal
 from circuitbreaker_cli.breakers import patches
 from circuitbreaker_cli.breakers.patches import Change
 from circuitbreaker_cli.breakers.view import View
-from circuitbreaker_cli.errors import CommandError, ConflictError, Exit
+from circuitbreaker_cli.errors import CommandError, ConflictError, Exit, KubectlError
 from circuitbreaker_cli.remote.kubectl import MANAGER, Kubectl
 from circuitbreaker_contract.durations import parse_duration_ms
 from circuitbreaker_contract.state import State
@@ -49,8 +49,8 @@ def holding(state: State) -> Callable[..., None]:
                 terminal.say(f"note: {sentence}")
 
         def decide(seen: View) -> Change:
-            now_ms = terminal.now_ms()
-            until_ms = None if for_ms is None else patches.until_after(for_ms, now_ms + ahead_ms)
+            now_ms = terminal.now_ms() + ahead_ms
+            until_ms = None if for_ms is None else patches.until_after(for_ms, now_ms)
             return patches.hold(seen, state, reason, until_ms=until_ms, now_ms=now_ms)
 
         carry_out(api, view, decide, yes=yes, dry_run=dry_run, force=force, wait=wait)
@@ -77,27 +77,59 @@ def carry_out(
         return
     terminal.confirm("Go on?", yes=yes)
     scoped = Kubectl(api.context, view.namespace, api.kubeconfig)
-    change = _write(scoped, view, decide)
+    change, written = _write(scoped, view, decide)
     if wait <= 0 or obstacle:
         terminal.say("written; it was not waited for")
-    elif terminal.wait_until(lambda: patches.in_force(change, scoped.breaker(view.name)), wait):
-        end = f" until {change.until}" if change.until else ""
-        terminal.say(f"{view.full_name}: {change.title}, and in force{end}")
-    else:
-        text = f"it was written, but was not in force within {wait:g} s; is an operator running?"
-        raise CommandError(f"{view.full_name}: {text} See: kubectl breaker explain {view.name}", Exit.NOT_YET)
+        return
+    _until_in_force(scoped, change, written, wait)
+    end = f" until {change.until}" if change.until else ""
+    terminal.say(f"{view.full_name}: {change.title}, and in force{end}")
 
 
-def _write(api: Kubectl, agreed: View, decide: Callable[[View], Change]) -> Change:
-    """Writes the change to what is there now, which has to be what was agreed to but for its status."""
+def _until_in_force(api: Kubectl, change: Change, written: View, wait: float) -> None:
+    """Raises CommandError, which says that it was written, where it is not in force in time."""
+    trouble = ""
+
+    def is_in_force() -> bool:
+        nonlocal trouble
+        try:
+            seen = api.breaker(written.name, seconds=max(1.0, wait))
+        except KubectlError as error:
+            if error.not_found:
+                raise _not_in_force(written, "it was deleted since") from None
+            trouble = str(error)  # for a moment, perhaps
+            return False
+        trouble = ""
+        if patches.in_force(change, written, seen):
+            return True
+        if sentence := patches.overtaken(change, written, seen):
+            raise _not_in_force(written, sentence)
+        return False
+
+    if terminal.wait_until(is_in_force, wait):
+        return
+    if trouble:
+        raise _not_in_force(written, f"whether it is in force could not be seen within {wait:g} s: {trouble}")
+    told = f"was not in force within {wait:g} s; is an operator running? See: kubectl breaker explain {written.name}"
+    raise _not_in_force(written, told)
+
+
+def _not_in_force(written: View, sentence: str) -> CommandError:
+    return CommandError(f"{written.full_name}: it was written, but {sentence}", Exit.NOT_YET)
+
+
+def _write(api: Kubectl, agreed: View, decide: Callable[[View], Change]) -> tuple[Change, View]:
+    """Writes the change to what is there now, which has to be what was agreed to but for its status.
+
+    With the change, the breaker as it was written.
+    """
     for _ in range(_TRIES):
         seen = api.breaker(agreed.name)
         if sentence := patches.moved(agreed, seen):
             raise CommandError(f"{agreed.full_name}: {sentence}; nothing was written, look again", Exit.NO_EFFECT)
         change = decide(seen)
         try:
-            api.patch(seen, change.patch, exact=True)
+            return change, api.patch(seen, change.patch, exact=True)
         except ConflictError:
             continue
-        return change
     raise CommandError(f"{agreed.full_name} is being written all the time; nothing was written")

@@ -1,7 +1,7 @@
 """The command history: every transition of a breaker that Redis keeps; without Redis the last ones of its status."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
@@ -42,26 +42,27 @@ def command(
 
         # One more than is shown tells whether there are older ones.
         snapshot = store.observe(redis_url, view.namespace, view.name, history=min(limit + 1, MAX_HISTORY))
-        if snapshot.uid != view.uid:
+        foreign = snapshot.uid != view.uid
+        if foreign:
             terminal.say(f"this is {FOREIGN}")
         entries = transitions.of_snapshot(snapshot)
         now_ms, damaged, source = snapshot.now_ms, snapshot.history_damaged, "redis"
     else:
-        (entries, damaged), source = transitions.of_status(view), "status"
+        (entries, damaged), source, foreign = transitions.of_status(view), "status", False
         terminal.say(f"from the status, which has the last few; for all of them {NEEDED}")
     older = len(entries) + damaged > limit
     entries = entries[-limit:]
     entries = transitions.named(entries, view, _managers(api, view, entries))
-    _print(view, entries, now_ms, output, damaged=damaged, source=source)
+    _print(view, entries, now_ms, output, {"source": source, "foreign": foreign, "damaged": damaged})
     if damaged:
         terminal.say(f"{damaged} {'entry is' if damaged == 1 else 'entries are'} damaged and left out")
     if older and output in {History.TABLE, History.WIDE}:
         terminal.say(f"there are older ones: --limit {MAX_HISTORY} shows all that are kept")
 
 
-def _print(view: View, entries: Sequence[Entry], now_ms: int, output: History, *, damaged: int, source: str) -> None:
+def _print(view: View, entries: Sequence[Entry], now_ms: int, output: History, about: Mapping[str, Any]) -> None:
     if output in {History.JSON, History.YAML}:
-        told: dict[str, Any] = {"namespace": view.namespace, "name": view.name, "source": source, "damaged": damaged}
+        told: dict[str, Any] = {"namespace": view.namespace, "name": view.name, **about}
         told["transitions"] = [transitions.told(each) for each in entries]
         terminal.show(Text(as_json(told) if output is History.JSON else as_yaml(told)))
     elif entries:

@@ -43,14 +43,11 @@ class _Source:
 
     async def look(self) -> list[Look]:
         views = await streaming.breakers(self.api, selector=self.selector, managed_fields=self.redis is None)
-        now_ms = terminal.now_ms()
         if self.redis is None:
-            return [ranking.of_status(each, now_ms) for each in views]
+            return [ranking.of_status(each) for each in views]
         seen = await self.redis.observe([(each.namespace, each.name) for each in views])
         return [
-            ranking.of_redis(view, snapshot)
-            if snapshot and snapshot.uid == view.uid
-            else ranking.of_status(view, now_ms)
+            ranking.of_redis(view, snapshot) if snapshot and snapshot.uid == view.uid else ranking.of_status(view)
             for view, snapshot in zip(views, seen, strict=True)
         ]
 

@@ -76,9 +76,9 @@ class Kubectl:
         chosen = [f"--selector={selector}"] if selector else []
         return [View(each) for each in self.read("get", RESOURCE, *scope, *chosen).get("items") or []]
 
-    def breaker(self, name: str) -> View:
+    def breaker(self, name: str, *, seconds: float = _SECONDS) -> View:
         """One, with who wrote which field."""
-        return View(self.read("get", RESOURCE, checked_name(name), "--show-managed-fields"))
+        return View(self.read("get", RESOURCE, checked_name(name), "--show-managed-fields", seconds=seconds))
 
     def patch(self, view: View, body: Mapping[str, Any], *, dry_run: bool = False, exact: bool = False) -> View:
         """Writes, or asks the API server whether it would take it. A breaker made anew meanwhile is left alone.
