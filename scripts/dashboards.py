@@ -718,21 +718,28 @@ def operator() -> Json:
             "Cores in use by each operator. It can use about one.",
             query(f"rate(process_cpu_seconds_total[$__rate_interval]) {ours}", "{{instance}}"),
             unit="short",
-            width=8,
+            width=6,
         ),
         lines(
             "Memory",
             "Resident memory of each operator.",
             query(f"process_resident_memory_bytes {ours}", "{{instance}}"),
             unit="bytes",
-            width=8,
+            width=6,
         ),
         lines(
             "Open files",
             "Connections among them.",
             query(f"process_open_fds {ours}", "{{instance}}"),
             unit="short",
-            width=8,
+            width=6,
+        ),
+        lines(
+            "Memory of Redis",
+            "Used of its maxmemory, by the fullest primary; 0 where it has none. At 100 % it refuses reports.",
+            query(f"max({prefix}redis_memory_used_ratio)", "used"),
+            unit="percentunit",
+            width=6,
         ),
     ]
     many = variable("instance", "Operator", "label_values(circuitbreaker_operator_build_info, instance)", many=True)

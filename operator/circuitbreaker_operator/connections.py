@@ -16,6 +16,7 @@ from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
     MovedError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -25,7 +26,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from circuitbreaker_contract.errors import CircuitBreakerError, ContractError
-from circuitbreaker_operator.errors import SlotMovingError, StoreRefusedError, StoreUnavailableError
+from circuitbreaker_operator.errors import FULL, SlotMovingError, StoreRefusedError, StoreUnavailableError
 from circuitbreaker_operator.redis_settings import Address, endpoint
 from circuitbreaker_operator.settings import Settings
 
@@ -120,6 +121,8 @@ def translated(error: BaseException) -> CircuitBreakerError:
         return StoreRefusedError(IS_CLUSTER)
     if isinstance(error, TryAgainError) or _ON_THE_WAY in text:
         return SlotMovingError(f"its slot of the Redis Cluster is being moved: {text}")
+    if isinstance(error, OutOfMemoryError):
+        return StoreRefusedError(f"{FULL}: {text}")
     if "cluster support disabled" in text:
         return StoreRefusedError("this is no Redis Cluster; leave CB_REDIS_CLUSTER out")
     if isinstance(error, _TRANSIENT) or text.startswith(_TRANSIENT_WORDS):

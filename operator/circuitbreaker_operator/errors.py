@@ -1,6 +1,10 @@
 """Errors of the operator, by who can do something about them; those of the contract are in circuitbreaker_contract."""
 
+from typing import Final
+
 from circuitbreaker_contract.errors import CircuitBreakerError
+
+FULL: Final = "Redis is full"  # so the text begins when there is no memory left; what is there goes on
 
 
 class SettingsError(CircuitBreakerError):
@@ -16,7 +20,7 @@ class SlotMovingError(CircuitBreakerError):
 
 
 class StoreRefusedError(CircuitBreakerError):
-    """Redis answered with an error that repeating does not cure: no permission, a key of another type, no memory."""
+    """Redis answered with an error that repeating does not cure: no permission, a key of another type, FULL."""
 
 
 class ClusterUnavailableError(CircuitBreakerError):

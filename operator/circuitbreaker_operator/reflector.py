@@ -26,6 +26,7 @@ from circuitbreaker_operator.credentials import IN_FLIGHT
 from circuitbreaker_operator.deferred import Deferred
 from circuitbreaker_operator.echoes import Echoes
 from circuitbreaker_operator.errors import (
+    FULL,
     ClusterRefusedError,
     ClusterUnavailableError,
     EventsUnavailableError,
@@ -312,7 +313,8 @@ class Reflector:
             refusal = str(answer)
         if refusal is not None:
             root = self._settings.keys.breaker(key)
-            text = f"Redis does not serve the breaker at {root}, look at its keys: {refusal}"[:1024]
+            advice = "" if refusal.startswith(FULL) else ", look at its keys"
+            text = f"Redis does not serve the breaker at {root}{advice}: {refusal}"[:1024]
             decided = replace(decided, rejected=Rejected(STORE_CONFLICT, text))
         elif decided.stale and snapshot is not None:
             older = await self._older_than_redis(resource, snapshot)

@@ -21,7 +21,7 @@ _OPERATOR: Final = "see the checks of the operator above; it must serve this nam
 # Reasons of Ready that are not True, and the way out.
 _REMEDIES: Final = {
     "InvalidSpec": "mend the field that the message names: kubectl breaker explain NAME",
-    "StoreConflict": "the message says whose it is: another CB_KEY_PREFIX, or remove its keys from Redis",
+    "StoreConflict": "the message says why: Redis is full (give it room), another's (CB_KEY_PREFIX), or damaged keys",
     "StoreUnavailable": "the operator cannot reach Redis: its log says why",
 }
 
