@@ -206,7 +206,7 @@ class Clock:
             self._deadlines.forget(key)
             self._not_before[key] = asyncio.get_running_loop().time() + self._backoff.next(key)
             if not isinstance(answer, StoreUnavailableError | SlotMovingError):
-                self.refusals[key] = str(answer)
+                self.refusals[key] = str(answer)[:1024]
         self._lost(key)
 
     def _schedule(self, key: BreakerKey, seconds: float | None) -> None:

@@ -71,7 +71,7 @@ class Reconciler:
         except (StoreRefusedError, ReplyError, ContractError) as error:
             # ReplyError: the keys are damaged, or the library there is another one. It shows as StoreConflict, and a
             # try now and then finds out when somebody has put it right.
-            self.refusals[key] = str(error)
+            self.refusals[key] = str(error)[:1024]
             self._mirror.changed(key)
             raise
         self.refusals.pop(key, None)

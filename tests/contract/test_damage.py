@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from circuitbreaker_contract import protocol
-from circuitbreaker_contract.errors import UnknownBreakerError
+from circuitbreaker_contract.errors import OwnershipError, UnknownBreakerError
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.state import Decision, Outcome, State
 from tests.contract.callers import SHORT, Caller, load, send
@@ -120,6 +120,20 @@ def test_what_others_wrote_makes_no_large_reply(caller: Caller) -> None:
     seen = caller.observe(history=256)
     assert seen.history_damaged == 40
     assert (seen.history, seen.last_reset, seen.order) == (sound.history, sound.last_reset, sound.order)
+
+
+def test_a_foreign_owner_makes_no_large_error(caller: Caller) -> None:
+    """Nor does a uid: both are named to whoever is refused."""
+    caller.define(SHORT)
+    caller.client.hset(caller.key, mapping={"owner": "x" * 1_000_000, "uid": "y" * 1_000_000})
+    for call in (
+        protocol.configure(caller.key, owner="o", uid="u", generation=2, policy=SHORT),
+        protocol.delete(caller.key, owner="o", uid="u"),
+        protocol.reset(caller.key, uid="u", token="t"),
+    ):
+        with pytest.raises(OwnershipError) as refused:
+            send(caller.client, call)
+        assert 8_192 < len(str(refused.value)) < 9_000
 
 
 def test_a_policy_longer_than_any_is_none(caller: Caller) -> None:

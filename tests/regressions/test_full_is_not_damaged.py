@@ -15,9 +15,7 @@ def test_a_full_redis_says_so(world: World) -> None:
         (ready,) = [each for each in world.status("payments")["conditions"] if each["type"] == "Ready"]
         root = world.fleet("payments").key
         assert ready["reason"] == "StoreConflict"
-        assert ready["message"].startswith(
-            f"Redis does not serve the breaker at {root}: Redis is full: "
-        )
+        assert ready["message"].startswith(f"Redis does not serve the breaker at {root}: Redis is full: ")
         assert world.status("payments")["policy"]["failureThreshold"] == 5
         world.redis.config_set("maxmemory", "0")
         world.until_ready("payments")

@@ -30,6 +30,11 @@ local COLD_NUMBERS = {
   'shadowProbeSuccesses', 'shadowOpened', 'shadowNotPermitted', 'reportersKept', 'reportersSweptAt',
 }
 
+-- What stands in a hash may be of anybody who may write there; a reply is read by the operator of all.
+local function cut(value)
+  return type(value) == 'string' and string.sub(value, 1, LONGEST_TEXT) or value
+end
+
 -- Plain loops: while a library loads, Redis knows no `ipairs`.
 local function joined_names(one, other)
   local names = {}

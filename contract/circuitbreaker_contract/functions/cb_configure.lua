@@ -136,7 +136,7 @@ local function configure(keys, args)
 
   local stored_owner = redis.call('HGET', key, 'owner') or owner
   if stored_owner ~= owner and stored_owner ~= ENV then
-    return redis.error_reply('CBOWNER the breaker belongs to owner ' .. stored_owner)
+    return redis.error_reply('CBOWNER the breaker belongs to owner ' .. cut(stored_owner))
   end
   local now, result = clock_ms(), 'Unchanged'
   local b = read(key)

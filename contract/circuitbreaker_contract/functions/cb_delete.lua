@@ -13,7 +13,7 @@ local function delete(keys, args)
   if not is_id(uid) then return refuse('uid: must be 1 to 64 of A-Z, a-z, 0-9 and "_.:-"') end
   local stored = redis.call('HMGET', key, 'owner', 'uid')
   if not stored[1] then return {0} end
-  if stored[1] ~= owner then return redis.error_reply('CBOWNER the breaker belongs to owner ' .. stored[1]) end
+  if stored[1] ~= owner then return redis.error_reply('CBOWNER the breaker belongs to owner ' .. cut(stored[1])) end
   if stored[2] ~= uid then return {0} end
   local b = read(key)
   local now = clock_ms()

@@ -11,11 +11,6 @@ local PROBE_TOTALS = {'probesGranted', 'probesSucceeded', 'probesFailed', 'probe
 
 local MOST_TRANSITION_TOTALS = 256  -- there are fewer than a hundred ways from state to state
 
--- What stands in a hash may be of anybody who may write there; a reply is read by the operator of all.
-local function cut(value)
-  return type(value) == 'string' and string.sub(value, 1, LONGEST_TEXT) or value
-end
-
 local function is_short(entry)
   local size = 0
   for i = 1, #entry do size = size + #entry[i] end

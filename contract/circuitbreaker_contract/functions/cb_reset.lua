@@ -14,7 +14,7 @@ local function reset(keys, args)
   if not is_id(token) then return refuse('token: must be 1 to 64 of A-Z, a-z, 0-9 and "_.:-"') end
   local b = read(keys[1])
   if not b then return unknown(keys[1]) end
-  if warm(b).uid ~= uid then return redis.error_reply('CBOWNER the breaker belongs to uid ' .. b.uid) end
+  if warm(b).uid ~= uid then return redis.error_reply('CBOWNER the breaker belongs to uid ' .. cut(b.uid)) end
   local now, done = clock_ms(), 0
   settle_time(b, now)
   if b.lastReset ~= token then
