@@ -101,7 +101,7 @@ class Operator:
     def checks(self) -> dict[str, bool]:
         """What readiness asks: store, resource kind, its watch, one whole comparison.
 
-        Of a standby the lease, and that Redis answered once: an update to settings that are wrong waits for it.
+        Of a standby the lease, and that Redis answered once: an update to a wrong address or password waits for it.
         """
         if self._elector is not None and not self._leads:
             return {"standby": self._elector.sees, "redis": self._reached}

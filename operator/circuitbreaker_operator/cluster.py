@@ -29,7 +29,7 @@ from circuitbreaker_operator.errors import (
 from circuitbreaker_operator.lease import Lease
 from circuitbreaker_operator.logs import Outage
 from circuitbreaker_operator.resource import API_VERSION, GROUP, PLURAL, VERSION, Resource
-from circuitbreaker_operator.telling import Telling
+from circuitbreaker_operator.telling import Chance, Telling
 
 T = TypeVar("T")
 
@@ -41,7 +41,8 @@ USER_AGENT: Final = f"circuitbreaker-operator/{version('circuitbreakers')}"
 _CHUNK: Final = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-_BUSY = frozenset({429, 500, 502, 503, 504})
+_TOO_MANY = 429
+_BUSY = frozenset({_TOO_MANY, 500, 502, 503, 504})
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)  # of an answer without the form that it should have
 _UNAUTHORIZED = 401  # of every request, whoever asks for what: until that is put right there is no API server for us
 _LOGIN_REMEDY = "it does not accept our credentials: check KUBECONFIG or the service account's token"
@@ -51,6 +52,9 @@ _WRITES_REMEDY = (
 _LONGEST_PAUSE_SECONDS = 60.0
 _LOGIN_SECONDS = 10.0  # between two attempts to get other credentials
 _LONG_SECONDS = 5.0  # of an outage: those who wait have given up to come back soon
+
+
+Refusal = ClusterRefusedError | ClusterUnavailableError
 
 
 class Listed(msgspec.Struct, rename="camel", frozen=True):
@@ -164,18 +168,25 @@ class Cluster:
         body = {"metadata": {"resourceVersion": resource.resource_version, "uid": resource.uid}, "status": patch}
         path = f"{_path(resource.key.namespace)}/{resource.key.name}/status"
         try:
-            return await self._request("PATCH", path, Resource.of, body, content_type="application/merge-patch+json")
+            written = await self._request("PATCH", path, Resource.of, body, content_type="application/merge-patch+json")
         except ClusterUnavailableError:
             self._telling.unwritten(resource.key.namespace)
             raise
+        self._telling.written(resource.key.namespace)
+        return written
 
     async def create_event(self, body: Mapping[str, Any]) -> None:
         """Raises EventsUnavailableError as well."""
         namespace = body["metadata"]["namespace"]
-        if not self._telling.is_worth_a_try(namespace):
-            raise EventsUnavailableError(str(self._telling.cause))
+        match self._telling.chance(namespace):
+            case Chance.DROP:
+                raise EventsUnavailableError(str(self._telling.cause))
+            case Chance.WAIT:
+                raise ClusterUnavailableError(str(self._telling.cause))
+        path = f"/api/v1/namespaces/{namespace}/events"
         try:
-            await self._send("POST", f"/api/v1/namespaces/{namespace}/events", lambda _: None, body, event_of=namespace)
+            with self._telling.sending(namespace):
+                await self._send("POST", path, lambda _: None, body, event_of=namespace)
         except ClusterUnavailableError as error:
             if self._telling.is_hopeless(namespace):
                 raise EventsUnavailableError(str(error)) from error
@@ -263,7 +274,7 @@ class Cluster:
             except _UNREADABLE as error:
                 refusal = ClusterUnavailableError(f"{response.status} that is no answer of it: {data[:80]!r}")
                 refusal.__cause__ = error
-        if not event_of or not self._fails_alone(event_of, began, refusal):
+        if not event_of or not self._fails_alone(event_of, began, response.status, refusal):
             self._judge(method, response.status, refusal)
         if method != "GET" and not event_of and not isinstance(refusal, ClusterUnavailableError):
             self._telling.accepted()
@@ -288,15 +299,20 @@ class Cluster:
         await before.close()  # type: ignore[no-untyped-call]
 
     def _fails_alone(
-        self, namespace: str, began_at: float, refusal: ClusterRefusedError | ClusterUnavailableError | None
+        self,
+        namespace: str,
+        began_at: float,
+        status: int,
+        refusal: Refusal | None,
     ) -> bool:
-        """Whether an Event tells nothing of the API server."""
+        """Whether an Event tells nothing of the API server, which may take so many of them and no more."""
         if isinstance(refusal, ClusterUnavailableError):
-            return self._telling.failed(namespace, began_at, refusal)
+            busy = status == _TOO_MANY
+            return self._telling.failed(namespace, began_at, refusal, busy=busy) or busy
         self._telling.posted(namespace)
         return False
 
-    def _judge(self, method: str, status: int, refusal: ClusterRefusedError | ClusterUnavailableError | None) -> None:
+    def _judge(self, method: str, status: int, refusal: Refusal | None) -> None:
         """What an answer tells of the API server."""
         unavailable = isinstance(refusal, ClusterUnavailableError)
         refuses_login = status == _UNAUTHORIZED
@@ -332,7 +348,7 @@ def _path(namespace: str) -> str:
     return f"{root}/namespaces/{namespace}/{PLURAL}" if namespace else f"{root}/{PLURAL}"
 
 
-def _refusal(status: int, headers: Mapping[str, str], data: bytes) -> ClusterRefusedError | ClusterUnavailableError:
+def _refusal(status: int, headers: Mapping[str, str], data: bytes) -> Refusal:
     try:
         said = msgspec.json.decode(data)
         reason, message = str(said.get("reason") or ""), str(said.get("message") or "")

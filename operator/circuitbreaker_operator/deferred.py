@@ -186,12 +186,15 @@ class Deferred:
         return min(self._burst_at + QUIET_SECONDS, first.since + LONGEST_SECONDS)
 
     async def _tell_some(self) -> None:
-        """Posts the next ones. Raises ClusterUnavailableError when one has to be posted once more: after all others."""
+        """Posts the next ones; what has to be posted once more comes after all others.
+
+        Raises ClusterUnavailableError when that is so of all of them.
+        """
         some = list(islice(self._held.items(), _TOGETHER))
         answers = await asyncio.gather(
             *(self._post(held.event, waits=True) for _, held in some), return_exceptions=True
         )
-        unavailable = None
+        unavailable, any_told = None, False
         for (key, held), answer in zip(some, answers, strict=True):
             if isinstance(answer, ClusterUnavailableError):
                 unavailable = answer
@@ -201,7 +204,8 @@ class Deferred:
             if isinstance(answer, BaseException):
                 logger.error("cannot tell of a creation", extra={"breaker": key}, exc_info=answer)
             self._told(key, held)
-        if unavailable is not None:
+            any_told = True
+        if unavailable is not None and not any_told:
             raise unavailable
 
     def _told(self, key: BreakerKey, held: _Held) -> None:

@@ -114,6 +114,7 @@ class Reconciler:
         self.refusals.pop(key, None)
         uid = self._cache.gone(key)
         if uid is None:
+            self._mirror.gone(key)  # of what was under way when it went
             return
         try:
             removed = await self._store.call(

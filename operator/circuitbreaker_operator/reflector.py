@@ -41,6 +41,7 @@ from circuitbreaker_operator.resource import CATCH_UP, Resource
 from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.store import Store
 from circuitbreaker_operator.subscription import Hint
+from circuitbreaker_operator.telling import PATIENCE_SECONDS
 from circuitbreaker_operator.workqueue import Backoff, Pending, wait_until
 
 if TYPE_CHECKING:
@@ -455,9 +456,10 @@ class Reflector:
                 self._events_outage.failed(error)
         except EventsUnavailableError as error:
             result = "dropped"
-            if namespace not in self._untold:
-                self.hurry()
-            self._untold[namespace] = time.monotonic()
+            now = time.monotonic()
+            if now >= self._untold.get(namespace, float("-inf")) + PATIENCE_SECONDS:
+                self.hurry()  # others there have waited for it
+            self._untold[namespace] = now
             self._events_outage.failed(error, remedy=_WITHOUT_EVENTS)
             if waits:
                 raise

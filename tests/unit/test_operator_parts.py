@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import kopf
@@ -30,6 +31,7 @@ from circuitbreaker_operator.exposition import BreakerPage
 from circuitbreaker_operator.handlers import Life, kopf_settings
 from circuitbreaker_operator.health import report
 from circuitbreaker_operator.metrics import Book, Metrics
+from circuitbreaker_operator.reconcile import Reconciler
 from circuitbreaker_operator.reflector import Bucket, Reflector, Urgency
 from circuitbreaker_operator.refresh import slice_of
 from circuitbreaker_operator.settings import Settings
@@ -348,3 +350,15 @@ async def test_what_a_tick_makes_us_look_at(seen: Snapshot, tick: Tick, expected
     reflector.ticked(KEY, tick)
     taken = reflector._pending.take(float("inf"))
     assert (None if taken is None else Urgency(taken[1])) is expected
+
+
+async def test_a_tick_that_is_answered_after_its_breaker_has_gone_leaves_nothing() -> None:
+    """A refusal is kept for the next one; nobody would take it away."""
+    nothing: Any = None
+    gone: list[BreakerKey] = []
+    mirror: Any = SimpleNamespace(gone=gone.append)
+    reconciler = Reconciler(
+        Settings.load(), owner=OWNER, cache=Cache(), store=nothing, mirror=mirror, metrics=Metrics()
+    )
+    await reconciler(KEY)
+    assert gone == [KEY]
