@@ -203,6 +203,11 @@ def test_few_at_once_where_they_may_well_fail() -> None:
         assert story.chance(111.0) is DROP
     assert story.chance(111.0, "another") is SEND
     assert story.chance(111.0) is SEND
+    story.posted(112.0, "healthy")
+    with ExitStack() as under_way:
+        for number in range(FEW + 1):
+            assert story.chance(112.0, f"new-{number}") is SEND, "Events are taken elsewhere"
+            under_way.enter_context(story.telling.sending(f"new-{number}"))
 
 
 def test_an_api_server_that_asks_to_come_back() -> None:
