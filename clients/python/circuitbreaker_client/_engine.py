@@ -261,7 +261,6 @@ class Engine:
         self._selector.register(self._waker[0], selectors.EVENT_READ)
         self._thread = Thread(target=self._run, name="circuitbreaker-client", daemon=True)
         self._thread.start()
-        _process.heed_multiprocessing()
 
     def _went_without(self, error: Exception) -> None:
         """Breakers of this process decide alone until a thread can be started."""
