@@ -491,7 +491,7 @@ def test_a_process_for_each_job(world, method, tmp_path) -> None:
 
 
 def test_a_process_that_makes_calls_while_it_imports_its_program(world, tmp_path) -> None:
-    """By then multiprocessing has not told that it is a child, and what a child is to do at its end is cleared later."""
+    """What a child of multiprocessing is to do at its end is cleared after that."""
     caller = world.breaker()
     done = run_as_file(
         """

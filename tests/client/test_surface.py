@@ -226,7 +226,7 @@ def test_plain_verbs(world) -> None:
     assert caller.observe().probes.succeeded == 1
 
 
-@pytest.mark.parametrize("length", [-0.5, -2.0, math.nan])
+@pytest.mark.parametrize("length", [-0.5, -2.0, math.nan, math.inf])
 def test_a_length_that_cannot_be_is_none(world, length) -> None:
     """A clock that was set back between its two readings turns nothing into its opposite."""
     caller, breakers = world.breaker(), world.client()
