@@ -330,7 +330,7 @@ class Engine:
             with core.lock:  # or it is activated meanwhile, and then kept up to date by nobody
                 if not core.is_active and not core.recording.outbox and not core.settling:
                     self._forget(core)
-        if is_round and not self._talk.is_up:
+        if is_round and self.settings.state_sync:
             self._shed()
         for done in flushes:
             done.set()
@@ -340,11 +340,12 @@ class Engine:
         self._talk.forget(core)
 
     def _shed(self) -> None:
-        """Without Redis the forgotten cannot say their last: no more are kept for it than others may be in use."""
+        """Those of the forgotten that nobody hears cannot say their last: no more are kept than others may be in use."""
         over = len(self.active) - self.settings.max_breakers
         if over <= 0:
             return
-        idle = sorted((core for core in [*self.active.values()] if not core.is_active), key=lambda core: core.used_at)
+        mute = [core for core in [*self.active.values()] if not core.is_active and not self._talk.reaches(core)]
+        idle = sorted(mute, key=lambda core: core.used_at)
         for core in idle[:over]:
             with core.lock:
                 if not core.is_active:
