@@ -352,6 +352,16 @@ def test_the_number_of_breakers_is_bounded(world) -> None:
     until(lambda: [caller.observe().totals.successes for caller in callers] == [3, *[1] * 29], "all reports")
 
 
+def test_a_call_that_ends_after_its_breaker_was_forgotten(world) -> None:
+    caller, breakers = world.breaker(), world.client(max_breakers=1)
+    permit = breakers["payments"].permit()
+    breakers["other"]  # takes its place
+    until(lambda: not list(breakers) and not breakers._engine._rhythm._awake, "it to be forgotten")
+    permit.success()
+    until(lambda: caller.observe().totals.successes == 1, "the report")
+    until(lambda: not list(breakers), "it to be forgotten again")
+
+
 def test_the_number_of_breakers_is_bounded_without_redis_too(world) -> None:
     """Nothing that is forgotten can be reported; it is not kept for that for as long as Redis is away."""
     breakers = world.client(redis_url=f"redis://127.0.0.1:{free_port()}/0", max_breakers=10)

@@ -113,6 +113,10 @@ class Core(Knowledge):
     def ended(self, record: Record, mark: float) -> None:
         """How a simply permitted call ended. A failure may have to be acted on at once."""
         record(mark)
+        if not self.is_active and not self.closed:
+            with self.lock:  # it was forgotten while the call was under way, or is just now
+                if self.recording.buffered:
+                    self.engine.hurry(self)
         if not is_failure(mark) or self.closed:
             return
         now = perf_counter()

@@ -157,7 +157,8 @@ class Engine:
         self._wake()
 
     def hurry(self, core: Core) -> None:
-        """Reports what it has, soon."""
+        """Reports what it has, soon, also when it was forgotten meanwhile."""
+        self.active[core.name] = core
         self._urgent.add(core)
         self._wake()
 
@@ -328,7 +329,7 @@ class Engine:
         self._rhythm.quieten(due, now)
         for core in cores:
             with core.lock:  # or it is activated meanwhile, and then kept up to date by nobody
-                if not core.is_active and not core.recording.outbox and not core.settling:
+                if not (core.is_active or core.recording.buffered or core.settling):
                     self._forget(core)
         if is_round and self.settings.state_sync:
             self._shed()
@@ -340,7 +341,7 @@ class Engine:
         self._talk.forget(core)
 
     def _shed(self) -> None:
-        """Those of the forgotten that nobody hears cannot say their last: no more are kept than others may be in use."""
+        """The forgotten whom nobody hears cannot say their last: no more are kept for it than others may be in use."""
         over = len(self.active) - self.settings.max_breakers
         if over <= 0:
             return

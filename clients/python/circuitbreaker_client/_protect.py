@@ -119,7 +119,8 @@ class Protection(Generic[F]):
 
     def _around_async(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
         classifier, choose, instead, clock = self._classifier, self._choose, self._instead_async, perf_counter
-        mark, only, has_result_rule = classifier.mark, self._core, classifier.result is not None
+        mark, only = classifier.mark, self._core
+        is_plain = choose is None and classifier.result is None  # the core stays here, with its buffer
 
         async def protected(*args: Any, **kwargs: Any) -> Any:
             core = only if choose is None else choose(*args, **kwargs)
@@ -132,10 +133,10 @@ class Protection(Generic[F]):
             except BaseException as error:
                 core.ended(record, mark(error, clock() - began))
                 raise
-            if has_result_rule:
-                core.ended(record, classifier.mark_of_result(result, clock() - began))
-            else:
+            if is_plain:
                 record(clock() - began)
+            else:
+                core.ended(record, classifier.mark_of_result(result, clock() - began))
             return result
 
         return protected
