@@ -29,8 +29,8 @@ def _heed_multiprocessing() -> None:
     """A process of multiprocessing that was forked ends without `atexit`; it has a list of its own."""
     global _is_heeded  # noqa: PLW0603 # of this process, like what it says
     util, process = (sys.modules.get(f"multiprocessing.{name}") for name in ("util", "process"))
-    if process is None or not hasattr(util, "Finalize"):  # not imported, or not to its end: looked at again in a child
-        return
+    if util is None or process is None or not hasattr(util, "Finalize"):
+        return  # not imported, or not to its end: looked at again in a child
     if not _is_heeded:
         _is_heeded = True
         util.register_after_fork(_engines, _list)  # a child clears the list as it begins, maybe with a thread of ours
