@@ -239,3 +239,17 @@ async def test_check_state_in_a_task_leaves_its_makers_alone(world, breakers: As
     await until_state(payments, State.CLOSED)
     probes = caller.observe().probes
     assert (probes.granted, probes.succeeded, probes.ignored) == (2, 1, 1)
+
+
+async def test_a_keyed_call_that_ends_after_its_breaker_was_forgotten(world) -> None:
+    caller = world.breaker()
+    async with world.async_client(max_breakers=1) as breakers:
+        end = asyncio.Event()
+        task = asyncio.create_task(breakers["default"](name=lambda: "payments")(end.wait)())
+        await asyncio.to_thread(until, lambda: list(breakers) == ["demo/payments"], "the call to begin")
+        breakers["other"]
+        awake = breakers._engine._rhythm._awake
+        await asyncio.to_thread(until, lambda: not list(breakers) and not awake, "its breaker to be forgotten")
+        end.set()
+        assert await task
+        await asyncio.to_thread(until, lambda: caller.observe().totals.successes == 1, "the report")

@@ -185,6 +185,20 @@ def test_the_healthy_path_costs_few_commands(world) -> None:
     assert 1 <= sent.get("fcall", 0) + sent.get("fcall_ro", 0) <= intervals + 2
 
 
+@pytest.mark.parametrize("state_sync", [True, False])
+def test_after_a_rest_calls_are_granted_without_a_lock_again(world, state_sync) -> None:
+    """Also where nothing but `call` and `permit` is used."""
+    world.breaker()
+    payments = world.client(state_sync=state_sync)["payments"]
+    core = payments._core
+    for call in (lambda: payments.call(int), lambda: payments.permit().success()):
+        payments.call(int)
+        until(lambda: core._dozes_on is not None, "it to doze")
+        call()
+        assert core._dozes_on is None
+        assert core.grant_simply() is not None
+
+
 def test_a_quiet_client_dozes_and_the_next_call_wakes_it(world) -> None:
     """Whichever way it is made, and under the generation that permits it."""
     caller, breakers = world.breaker(), world.client(**LONG)

@@ -1,4 +1,4 @@
-"""The pure parts: marks and runs, the outbox, the estimate of what trips."""
+"""The parts by themselves: marks and runs, the outbox, the estimate of what trips, the subscription."""
 
 import threading
 from itertools import count
@@ -8,18 +8,20 @@ from typing import Never
 
 import pytest
 
-from circuitbreaker_client import CircuitBreakers, StoreUnavailableError
+from circuitbreaker_client import CircuitBreakers, StoreUnavailableError, _hearing
 from circuitbreaker_client._estimate import TripEstimate
 from circuitbreaker_client._grants import Ask, Grant
 from circuitbreaker_client._hearing import Hearing
 from circuitbreaker_client._outbox import MAX_RUNS_KEPT, Outbox
 from circuitbreaker_client._replies import Replies
 from circuitbreaker_client._rhythm import Rhythm
+from circuitbreaker_client._wire import reach
 from circuitbreaker_client.outcomes import IGNORED, failed, is_failure, outcome_of, runs_of
 from circuitbreaker_client.settings import Settings
 from circuitbreaker_contract.policy import Policy
 from circuitbreaker_contract.protocol import MAX_RUN, MAX_RUNS
 from circuitbreaker_contract.state import Decision, Order, Outcome, Permit, Standing, State
+from circuitbreaker_local import RedisServer
 
 ORDER = (5, 1)
 
@@ -238,3 +240,33 @@ def test_a_subscription_that_takes_long_to_fail_rests_for_longer() -> None:
     assert len(tries) == 1
     hearing.keep({"shop"}, ended + 9 * (ended - tries[0]) + 0.1)
     assert len(tries) == 2
+
+
+def test_a_subscription_rests_for_half_a_minute_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long an attempt took; names may be looked up for a minute."""
+    tries = []
+
+    def connect(*_: object) -> Never:
+        tries.append(None)
+        raise ConnectionError
+
+    monkeypatch.setattr(_hearing, "perf_counter", iter([0.0, 60.0, 90.0, 90.0]).__next__)
+    hearing = Hearing(Settings(), connect)
+    for now, tried in ((0.0, 1), (89.9, 1), (90.0, 2)):
+        hearing.keep({"shop"}, now)
+        assert len(tries) == tried
+
+
+def test_a_subscription_that_was_made_and_lost_is_made_again_at_once(
+    shared_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took long, and it did not fail."""
+    settings = Settings(redis_url=shared_redis.url)
+    monkeypatch.setattr(_hearing, "perf_counter", iter([0.0, 1.0, 1.2, 1.2]).__next__)
+    hearing = Hearing(settings, reach(settings, None)(None))
+    hearing.keep({"shop"}, 0.0)
+    assert hearing.listener is not None
+    hearing.close()
+    hearing.keep({"shop"}, 1.2)
+    assert hearing.listener is not None
+    hearing.close()

@@ -462,7 +462,7 @@ def test_multiprocessing(world, method, tmp_path) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_process_for_each_job(world, method, tmp_path) -> None:
-    """Each ends at once, within the pause between two reports, and nobody asks for a flush."""
+    """Each ends at once, within the pause between two reports. Only what outlives the main thread asks for a flush."""
     caller = world.breaker()
     done = run_as_file(
         f"""
@@ -479,6 +479,29 @@ def test_a_process_for_each_job(world, method, tmp_path) -> None:
             charge()
             for _ in range(5):
                 job = multiprocessing.get_context("{method}").Process(target=work)
+                job.start()
+                job.join()
+                assert job.exitcode == 0
+        """,
+        world,
+        tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert caller.observe().totals.successes == 11
+
+
+def test_a_process_that_makes_calls_while_it_imports_its_program(world, tmp_path) -> None:
+    """What a child of multiprocessing is to do at its end is cleared after that."""
+    caller = world.breaker()
+    done = run_as_file(
+        """
+        import multiprocessing
+        charge()
+        def work():
+            charge()
+        if __name__ == "__main__":
+            for _ in range(5):
+                job = multiprocessing.get_context("forkserver").Process(target=work)
                 job.start()
                 job.join()
                 assert job.exitcode == 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
+from itertools import count, islice
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -261,6 +262,23 @@ def test_one_node_is_silent(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> N
     assert "is silent, its breakers go on with what they know" in told[0]
     assert "answers again after" in told[1]
     assert not any(text.startswith("Redis is silent") for text in caplog.messages)
+
+
+def test_the_number_of_breakers_is_bounded_while_a_node_is_silent(fleet: Fleet) -> None:
+    """What is forgotten cannot be reported there, and is not kept until it can."""
+    silent = fleet.cluster.nodes[1]
+    names = (f"host-{number}" for number in count())
+    there = islice((name for name in names if fleet.node_of(Caller(fleet.admin, name).key) is silent), 30)
+    with fleet.client(redis_timeout_seconds=0.1, max_staleness_seconds=1.0, max_breakers=10) as breakers:
+        breakers[fleet.one_of(fleet.cluster.nodes[2])].call(int)
+        silent.pause()
+        try:
+            for name in there:
+                breakers[name].call(int)
+            until(lambda: len(breakers.statistics()) <= 10, "breakers to be forgotten")
+            assert breakers._engine._talk.is_up
+        finally:
+            silent.resume()
 
 
 def test_another_node_takes_over(fleet: Fleet) -> None:

@@ -4,15 +4,20 @@ import asyncio
 import gc
 import math
 import pickle
+import types
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from functools import partial
 
 import pytest
+from werkzeug.local import LocalProxy
 
 from circuitbreaker_client import (
     CallNotPermittedError,
     CallRefused,
     CircuitBreakerError,
+    CircuitBreakers,
     InvalidNameError,
     Outcome,
     Policy,
@@ -221,7 +226,7 @@ def test_plain_verbs(world) -> None:
     assert caller.observe().probes.succeeded == 1
 
 
-@pytest.mark.parametrize("length", [-0.5, -2.0, math.nan])
+@pytest.mark.parametrize("length", [-0.5, -2.0, math.nan, math.inf])
 def test_a_length_that_cannot_be_is_none(world, length) -> None:
     """A clock that was set back between its two readings turns nothing into its opposite."""
     caller, breakers = world.breaker(), world.client()
@@ -251,6 +256,62 @@ def test_a_function_that_returns_what_is_to_be_awaited(world) -> None:
                 protected()
         breakers.flush()
         assert _outcomes(caller) == (0, 0, 3 * (number + 1))
+
+
+class Deferred:
+    """Can be awaited, and is a result all the same, as a future of dask is."""
+
+    def __await__(self) -> Generator[None, None, int]:
+        yield
+        return 5
+
+
+class Lazy:
+    """Computes what it stands for when it is asked for its class."""
+
+    @property
+    def __class__(self) -> type:
+        raise ConnectionError
+
+
+@pytest.mark.parametrize("make", [partial(LocalProxy, ContextVar("nothing")), Deferred, Lazy])
+def test_a_result_that_can_be_awaited_is_a_result(make: Callable[[], object]) -> None:
+    """What is asked of it is its type, and nothing that a proxy would pass on."""
+    result = make()
+    with CircuitBreakers(state_sync=False) as breakers:
+        payments = breakers["payments"]
+        for protected in (payments(lambda: result), payments(result=lambda _: False)(lambda: result)):
+            assert all(protected() is result for _ in range(3))  # the first one asks for the breaker
+        assert payments.call(lambda: result) is result
+        breakers.flush()
+        assert breakers.statistics()["default/payments"].outcomes[Outcome.SUCCESS] == 7
+
+
+def test_calls_that_are_not_over_when_they_return() -> None:
+    """Whoever has made the coroutine, and a future of asyncio too."""
+
+    @types.coroutine
+    def generator() -> Generator[None, None, None]:
+        yield
+
+    class Compiled:
+        """As the coroutines of Cython, and what aiohttp returns for a request."""
+
+        __await__ = send = throw = close = lambda *_: None
+
+    async def mistaken() -> None:
+        future = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(asyncio.sleep(0))
+        for function in (lambda: future, lambda: task, generator, Compiled):
+            with pytest.raises(TypeError, match="returns an awaitable"):
+                payments.call(function)
+        await task
+
+    with CircuitBreakers(state_sync=False) as breakers:
+        payments = breakers["payments"]
+        asyncio.run(mistaken())
+        breakers.flush()
+        assert breakers.statistics()["default/payments"].outcomes[Outcome.IGNORED] == 4
 
 
 def test_a_probe_that_check_state_forgot_goes_back(world) -> None:
@@ -289,6 +350,16 @@ def test_the_number_of_breakers_is_bounded(world) -> None:
     breakers["b-0"].call(int)
     breakers.flush()
     until(lambda: [caller.observe().totals.successes for caller in callers] == [3, *[1] * 29], "all reports")
+
+
+def test_a_call_that_ends_after_its_breaker_was_forgotten(world) -> None:
+    caller, breakers = world.breaker(), world.client(max_breakers=1)
+    permit = breakers["payments"].permit()
+    breakers["other"]  # takes its place
+    until(lambda: not list(breakers) and not breakers._engine._rhythm._awake, "it to be forgotten")
+    permit.success()
+    until(lambda: caller.observe().totals.successes == 1, "the report")
+    until(lambda: not list(breakers), "it to be forgotten again")
 
 
 def test_the_number_of_breakers_is_bounded_without_redis_too(world) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from sys import float_info
 from threading import get_ident
 from time import perf_counter
 from typing import Any, Generic, Self, TypeVar, Unpack
@@ -141,7 +142,7 @@ class BreakerBase(Generic[A]):
 
     def record_failure(self, duration_seconds: float = 0.0) -> None:
         """A call that failed, after check_state or without it."""
-        self._recorded(failed(max(0.0, duration_seconds)))
+        self._recorded(failed(min(max(0.0, duration_seconds), float_info.max)))
 
     def _recorded(self, mark: float) -> None:
         _, grant = (_loose.get() or {}).pop(self._core, (0, None))

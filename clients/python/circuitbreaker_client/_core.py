@@ -55,9 +55,9 @@ class Core(Knowledge):
         self.engine.rouse(self)
 
     def grant_simply(self) -> Grant | None:
-        """In Closed, without a lock; None when a call needs more than that, or is the first after a while."""
+        """In Closed, without a lock; None when a call needs more than that."""
         record = self.record
-        return None if record is None or self._dozes_on is not None else Grant(self, record)
+        return None if record is None else Grant(self, record)
 
     def step(
         self, waited: Ask | None, now: float, *, is_own: bool, is_late: bool, has_heard: bool = False
@@ -113,6 +113,10 @@ class Core(Knowledge):
     def ended(self, record: Record, mark: float) -> None:
         """How a simply permitted call ended. A failure may have to be acted on at once."""
         record(mark)
+        if not self.is_active and not self.closed:
+            with self.lock:  # it was forgotten while the call was under way, or is just now
+                if self.recording.buffered:
+                    self.engine.hurry(self)
         if not is_failure(mark) or self.closed:
             return
         now = perf_counter()

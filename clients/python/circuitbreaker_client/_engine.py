@@ -157,7 +157,8 @@ class Engine:
         self._wake()
 
     def hurry(self, core: Core) -> None:
-        """Reports what it has, soon."""
+        """Reports what it has, soon, also when it was forgotten meanwhile."""
+        self.active[core.name] = core
         self._urgent.add(core)
         self._wake()
 
@@ -261,7 +262,6 @@ class Engine:
         self._selector.register(self._waker[0], selectors.EVENT_READ)
         self._thread = Thread(target=self._run, name="circuitbreaker-client", daemon=True)
         self._thread.start()
-        _process.heed_multiprocessing()
 
     def _went_without(self, error: Exception) -> None:
         """Breakers of this process decide alone until a thread can be started."""
@@ -329,9 +329,9 @@ class Engine:
         self._rhythm.quieten(due, now)
         for core in cores:
             with core.lock:  # or it is activated meanwhile, and then kept up to date by nobody
-                if not core.is_active and not core.recording.outbox and not core.settling:
+                if not (core.is_active or core.recording.buffered or core.settling):
                     self._forget(core)
-        if is_round and not self._talk.is_up:
+        if is_round and self.settings.state_sync:
             self._shed()
         for done in flushes:
             done.set()
@@ -341,11 +341,12 @@ class Engine:
         self._talk.forget(core)
 
     def _shed(self) -> None:
-        """Without Redis the forgotten cannot say their last: no more are kept for it than others may be in use."""
+        """The forgotten whom nobody hears cannot say their last: no more are kept for it than others may be in use."""
         over = len(self.active) - self.settings.max_breakers
         if over <= 0:
             return
-        idle = sorted((core for core in [*self.active.values()] if not core.is_active), key=lambda core: core.used_at)
+        mute = [core for core in [*self.active.values()] if not core.is_active and not self._talk.reaches(core)]
+        idle = sorted(mute, key=lambda core: core.used_at)
         for core in idle[:over]:
             with core.lock:
                 if not core.is_active:

@@ -20,7 +20,8 @@ logger = logging.getLogger("circuitbreaker_client")
 
 LONGEST_HINT: Final = 4_096
 PAUSE_SECONDS: Final = 0.2
-_REST: Final = 9.0  # so much longer than an attempt takes, which keeps the thread from everything else
+_REST: Final = 9.0  # so much longer than a failed attempt takes, which keeps the thread from everything else
+_LONGEST_REST_SECONDS: Final = 30.0  # however slowly names are looked up; what nobody tells is read again meanwhile
 
 Hint = tuple[str, Order | None]  # the breaker's name, and the order it is said to have
 
@@ -83,7 +84,8 @@ class Hearing:
                     self.listener = Listener(self._connect, self._patience_seconds)
                 finally:
                     ended = perf_counter()
-                    self._try_at = ended + max(PAUSE_SECONDS, _REST * (ended - began))
+                    rest_seconds = 0.0 if self.listener is not None else _REST * (ended - began)
+                    self._try_at = ended + min(max(PAUSE_SECONDS, rest_seconds), _LONGEST_REST_SECONDS)
                 self._asked = set()
                 self._ping_at = now + self._ping_seconds
             for channel in {self._updates, *(f"{self._updates}:{each}" for each in namespaces)} - self._asked:

@@ -15,21 +15,33 @@ AT_EXIT_SECONDS: Final = 2.0
 _engines: "WeakSet[Engine]" = WeakSet()
 _lock = RLock()  # of `_engines`; held while a process forks, so that nobody joins between the two halves
 _held: "list[Engine]" = []  # in between
+_is_heeded = False  # whether multiprocessing tells us of each child that begins; what is forked knows it, too
 _listed_pid = 0
 
 
 def register(engine: "Engine") -> None:
     with _lock:
         _engines.add(engine)
+    _heed_multiprocessing()
 
 
-def heed_multiprocessing() -> None:
+def _heed_multiprocessing() -> None:
     """A process of multiprocessing that was forked ends without `atexit`; it has a list of its own."""
-    global _listed_pid  # noqa: PLW0603 # of this process, like the list
+    global _is_heeded  # noqa: PLW0603 # of this process, like what it says
     util, process = (sys.modules.get(f"multiprocessing.{name}") for name in ("util", "process"))
-    if util is not None and process is not None and process.parent_process() and _listed_pid != os.getpid():
-        _listed_pid = os.getpid()
-        util.Finalize(None, _flush, exitpriority=0)
+    if util is None or process is None or not hasattr(util, "Finalize"):
+        return  # not imported, or not to its end: looked at again in a child
+    if not _is_heeded:
+        _is_heeded = True
+        util.register_after_fork(_engines, _list)  # a child clears the list as it begins, maybe with a thread of ours
+    if process.parent_process() and _listed_pid != os.getpid():
+        _list()
+
+
+def _list(_: object = None) -> None:
+    global _listed_pid  # noqa: PLW0603 # of this process, like the list
+    _listed_pid = os.getpid()
+    sys.modules["multiprocessing.util"].Finalize(None, _flush, exitpriority=0)
 
 
 def _before_fork() -> None:
@@ -51,6 +63,7 @@ def _after_fork_in_child() -> None:
         engine.after_fork()
     _held.clear()
     _lock.release()
+    _heed_multiprocessing()
 
 
 def _flush() -> None:

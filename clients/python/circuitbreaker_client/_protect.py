@@ -6,9 +6,11 @@ swaps it, so a call is recorded under the generation that permitted it, without 
 """
 
 import inspect
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from time import perf_counter
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast, overload
 
 from circuitbreaker_client._acquiring import acquire, acquire_async
@@ -26,6 +28,7 @@ T = TypeVar("T")
 F = TypeVar("F")
 
 NO_FALLBACK: Final[Any] = object()
+_UNDER_WAY: Final = (Coroutine, Future)
 
 
 class Protection(Generic[F]):
@@ -69,7 +72,7 @@ class Protection(Generic[F]):
 
     def _around_plain(self, function: Callable[..., Any]) -> Callable[..., Any]:
         core, mark, instead, clock = self._core, self._classifier.mark, self._instead, perf_counter
-        is_new = True  # whether it returns what is to be awaited is looked at once
+        is_new = True  # whether its call is over when it returns is looked at once
 
         def protected(*args: Any, **kwargs: Any) -> Any:
             nonlocal is_new
@@ -116,7 +119,8 @@ class Protection(Generic[F]):
 
     def _around_async(self, function: Callable[..., Awaitable[Any]]) -> Callable[..., Any]:
         classifier, choose, instead, clock = self._classifier, self._choose, self._instead_async, perf_counter
-        mark, only, has_result_rule = classifier.mark, self._core, classifier.result is not None
+        mark, only = classifier.mark, self._core
+        is_plain = choose is None and classifier.result is None  # the core stays here, with its buffer
 
         async def protected(*args: Any, **kwargs: Any) -> Any:
             core = only if choose is None else choose(*args, **kwargs)
@@ -129,10 +133,10 @@ class Protection(Generic[F]):
             except BaseException as error:
                 core.ended(record, mark(error, clock() - began))
                 raise
-            if has_result_rule:
-                core.ended(record, classifier.mark_of_result(result, clock() - began))
-            else:
+            if is_plain:
                 record(clock() - began)
+            else:
+                core.ended(record, classifier.mark_of_result(result, clock() - began))
             return result
 
         return protected
@@ -156,7 +160,7 @@ class Protection(Generic[F]):
         except BaseException as error:
             grant.finish(self._classifier.mark(error, perf_counter() - began))
             raise
-        if inspect.isawaitable(result):
+        if is_under_way(result):
             grant.release()
             raise not_begun(function, result)
         self._finish(grant, result, perf_counter() - began)
@@ -193,8 +197,20 @@ class Protection(Generic[F]):
         return self._fallback(*args, **kwargs) if callable(self._fallback) else self._fallback
 
 
-def not_begun(function: object, result: Awaitable[Any]) -> TypeError:
-    """The error for a function whose call has not begun when it returns: how it ends nobody would hear."""
+def is_under_way(result: object) -> bool:
+    """Whether the call that has returned this ends elsewhere: a coroutine, or a future of asyncio.
+
+    Its type alone is asked: `__class__` makes a lazy proxy compute. `__await__` says nothing: a proxy of werkzeug and a
+    future of dask have it, and are what the call was made for.
+    """
+    kind = type(result)
+    if kind is GeneratorType:
+        return inspect.isawaitable(result)  # a coroutine, when `types.coroutine` has made it
+    return issubclass(kind, _UNDER_WAY)
+
+
+def not_begun(function: object, result: object) -> TypeError:
+    """The error for a function whose call is not over when it returns: how it ends nobody would hear."""
     if inspect.iscoroutine(result):
         result.close()
     return TypeError(
@@ -204,8 +220,8 @@ def not_begun(function: object, result: Awaitable[Any]) -> TypeError:
 
 
 def _check_result(record: "Record", function: object, result: Any) -> None:
-    """Raises TypeError for a result that is to be awaited, which says nothing of the dependency."""
-    if inspect.isawaitable(result):
+    """Raises TypeError for a call that is not over, which says nothing of the dependency."""
+    if is_under_way(result):
         record(IGNORED)
         raise not_begun(function, result)
 

@@ -1,13 +1,12 @@
 """The client for threads. Everything that may wait for Redis waits at most `redis_timeout_seconds`."""
 
-import inspect
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Never, ParamSpec, Self, TypeVar, Unpack, overload
 
 from circuitbreaker_client._acquiring import acquire
 from circuitbreaker_client._breakers import BreakerBase, BreakersBase, PermitBase, forget_loose, keep_loose
-from circuitbreaker_client._protect import NO_FALLBACK, Protection, not_begun
+from circuitbreaker_client._protect import NO_FALLBACK, Protection, is_under_way, not_begun
 from circuitbreaker_client.outcomes import DEFAULT_CLASSIFIER, FAILURE, FailureRule, Rules, classifier_of
 from circuitbreaker_contract.state import State
 
@@ -91,11 +90,11 @@ class CircuitBreaker(BreakerBase[CircuitBreakers]):
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Makes one protected call. Raises CallNotPermittedError, and what the function raises.
 
-        Raises TypeError for an `async def` and the like: its call has not begun when it returns.
+        Raises TypeError for an `async def` and the like: its call is not over when it returns.
         """
         with Permit(acquire(self._core), DEFAULT_CLASSIFIER) as permit:
             result = function(*args, **kwargs)
-            if inspect.isawaitable(result):
+            if is_under_way(result):
                 permit.ignore()
                 raise not_begun(function, result)
             return result

@@ -72,6 +72,10 @@ class Talk:
     def is_up(self) -> bool:
         return self._down_since is None
 
+    def reaches(self, core: Core) -> bool:
+        """Whether it is heard, as far as is known."""
+        return self.is_up and core not in self._away
+
     def forget(self, core: Core) -> None:
         """It is in use no more."""
         self._defined_at.pop(core.name, None)
