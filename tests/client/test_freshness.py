@@ -11,6 +11,7 @@ from circuitbreaker_client._core import Core
 from circuitbreaker_client._engine import Engine
 from circuitbreaker_client._grants import Ask
 from circuitbreaker_client.settings import Settings
+from circuitbreaker_contract import protocol
 from circuitbreaker_contract.access import User, rule
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import Decision, Order, Outcome, Permit, Projection, Standing
@@ -81,6 +82,27 @@ def client_threads_alive() -> list[object]:
     from tests.client.world import client_threads
 
     return [thread for thread in client_threads() if thread.is_alive()]
+
+
+def test_a_hint_counts_nothing_in_a_large_fleet(own_world) -> None:
+    """Redis knows the last thousand clients. One that it has forgotten asks without saying its last outcomes again."""
+    caller = own_world.breaker()
+    payments = own_world.client()["payments"]
+    for _ in range(50):
+        payments.call(int)
+    listening(own_world)
+    until(lambda: caller.observe().totals.successes == 50, "the report")
+    order = caller.observe().order[:2]
+    pipe = own_world.admin.pipeline(transaction=False)
+    for number in range(1_050):
+        call = protocol.report(caller.key, client=f"other-{number}", seq=1, order=order, batch=[("S", 1)])
+        pipe.execute_command(*call.command())
+    pipe.execute()
+    caller.open()
+    until_state(payments, State.OPEN)
+    told = caller.observe().totals
+    assert (told.successes, told.late) == (1_100, 0)
+    assert told.ignored <= 1
 
 
 @pytest.mark.parametrize("channel", ["circuit_breaker_updates", "circuit_breaker_updates:demo"])

@@ -12,7 +12,7 @@ from circuitbreaker_client import CircuitBreakers, StoreUnavailableError, _heari
 from circuitbreaker_client._estimate import TripEstimate
 from circuitbreaker_client._grants import Ask, Grant
 from circuitbreaker_client._hearing import Hearing
-from circuitbreaker_client._outbox import MAX_RUNS_KEPT, Outbox
+from circuitbreaker_client._outbox import MAX_RUNS_KEPT, Batch, Outbox
 from circuitbreaker_client._replies import Replies
 from circuitbreaker_client._rhythm import Rhythm
 from circuitbreaker_client._wire import reach
@@ -100,7 +100,7 @@ def test_a_batch_stays_the_same_until_it_is_acknowledged() -> None:
     assert box.next(5.0) is batch
     assert (batch.seq, batch.order, batch.runs, box.buffered) == (1, ORDER, [("S", 2)], 3)
     assert box.acknowledged(5.0) == 2
-    assert box.repeatable(5.0) is batch
+    assert box.repeatable(5.0) == Batch((0, 0), 5.0, [("I", 1)], seq=1)
     assert box.repeatable(400.0) is None
     second = box.next(5.0)
     assert (second.seq, second.runs) == (2, [("F", 1)])

@@ -41,7 +41,7 @@ class Outbox:
         self._waiting: deque[Batch] = deque()
         self._aged: Counter[str] = Counter()
         self._sent: Batch | None = None
-        self._last: tuple[Batch, float] | None = None
+        self._last: tuple[int, float] | None = None  # the seq that Redis knows, and since when
         self.dropped = 0  # outcomes, since the beginning
 
     def __bool__(self) -> bool:
@@ -78,13 +78,18 @@ class Outbox:
     def acknowledged(self, now: float) -> int:
         """Redis has the batch; how many outcomes that were."""
         count = self._sent.count if self._sent else 0
-        self._last = (self._sent, now) if self._sent else None
+        self._last = (self._sent.seq, now) if self._sent else None
         self._sent = None
         return count
 
     def repeatable(self, now: float) -> Batch | None:
-        """The last batch that Redis has, while it surely knows it: sent again it counts nothing."""
-        return self._last[0] if self._last is not None and now - self._last[1] < _REMEMBERED_SECONDS else None
+        """A batch with the number of the last one that Redis has, while it knows that: it counts nothing.
+
+        Of a thousand clients it may have forgotten this one. Then one ignored outcome is counted, and nothing in force.
+        """
+        if self._last is None or now - self._last[1] >= _REMEMBERED_SECONDS:
+            return None
+        return Batch(_TOO_OLD, now, [("I", 1)], self._last[0])
 
     def discard(self) -> int:
         """Forgets everything; how many outcomes that were."""
