@@ -99,7 +99,8 @@ def manage(manager: str, packages: Sequence[str], step: Step, prefix: Sequence[s
         to_its_end([*prefix, manager, *words], step)
     done = to_its_end([*prefix, manager, *last, *packages], step)
     if done.returncode != 0:
-        raise LocalError("\n".join(done.stdout.splitlines()[-5:]))
+        end = "\n".join(done.stdout.splitlines()[-5:])
+        raise LocalError(f"{end}\n{manager} could not install {', '.join(packages)}")
 
 
 def fetch(package: str, programs: Sequence[str], into: Path, step: Step) -> None:
