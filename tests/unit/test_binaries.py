@@ -18,7 +18,7 @@ from circuitbreaker_local.inspection import is_running
 from circuitbreaker_local.node.programs import COREDNS, NODE, node_binaries
 from circuitbreaker_local.progress import Report, duration
 from circuitbreaker_local.redis_server import find_redis_server
-from circuitbreaker_local.toolchain import numbers
+from circuitbreaker_local.toolchain import find_go, numbers
 from circuitbreaker_local.waiting import wait_until
 
 NAMES = ("kube-apiserver", "etcd", "kubectl")
@@ -116,6 +116,17 @@ def test_a_build_that_was_killed_is_cleared_away(cache: Path, tmp_path: Path, mo
     left.mkdir(parents=True)
     control_plane_binaries(Report(io.StringIO()))
     assert not left.exists()
+
+
+def test_a_go_that_was_half_installed_is_cleared_away(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next that installs one, here with a stand-in for uv."""
+    (cache / "go" / ".1.26-left").mkdir(parents=True)
+    says = "printf '#!/bin/sh\\necho go1.99.1\\n' >$7/go/bin/go"
+    monkeypatch.setenv("UV", str(program(tmp_path / "uv", f"mkdir -p $7/go/bin; {says}; chmod +x $7/go/bin/go")))
+    assert find_go((1, 99, 0), Report(io.StringIO())) == cache / "go" / "1.99" / "go" / "bin" / "go"
+    assert sorted(path.name for path in (cache / "go").iterdir()) == [".lock", "1.99"]
 
 
 def test_assets_are_not_built_for_a_node(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
