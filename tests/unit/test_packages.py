@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from circuitbreaker_local import packages, prometheus_binary
+from circuitbreaker_local import __main__, packages, prometheus_binary
 from circuitbreaker_local.chromium_binary import find_chromium
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.progress import Report
@@ -124,3 +124,18 @@ def test_a_cache_that_is_not_ours(folder: Path, tmp_path: Path, find: Callable[[
     (tmp_path / "cache").touch()
     with pytest.raises(LocalError, match=r"/cache\b.*: set CB_CACHE_DIR to a folder of yours$"):
         find(Report(io.StringIO()))
+
+
+def test_what_few_tests_need_is_brought_before_they_begin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be had is said, and the others are not kept from running."""
+    built = []
+    monkeypatch.setattr(__main__, "find_redis_server", built.append)
+    monkeypatch.setattr(__main__, "control_plane_binaries", built.append)
+    program(folder / "apt-get", bringing(folder))
+    report = Report(said := io.StringIO())
+    __main__.binaries(report, node=False)
+    assert built == [report, report]
+    assert (folder / "chromium").exists()
+    assert [line.split(":")[:2] for line in said.getvalue().splitlines()[2:]] == [
+        ["going on without", f" {name} 2.30 or newer is needed"] for name in ("prometheus", "promtool")
+    ]
