@@ -5,6 +5,8 @@ pieces, an answer counts until the last one is gone, and whoever takes none for 
 """
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ T = TypeVar("T")
 
 WRITE_SECONDS: Final = 10.0  # for one piece
 LATER: Final = {"Retry-After": "10", "Cache-Control": "no-store"}
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
 _PIECE_BYTES: Final = 65_536
 _REUSED_SECONDS: Final = 1.0
 _REUSED_TIMES: Final = 10  # as long as it took: what is cheap is always new, what is not takes a tenth of a processor
@@ -56,8 +59,15 @@ async def send(request: web.Request, answer: web.StreamResponse, *parts: bytes) 
             await request.writer.drain()
     except (ConnectionError, TimeoutError):
         if transport is not None:
-            transport.abort()  # it does not read, so it would not hear of an end either
+            cut(transport)  # it does not read, so it would not hear of an end either
     return answer
+
+
+def cut(transport: asyncio.Transport) -> None:
+    """Ends it now. Without this option the kernel would keep what is not read for minutes, for nobody."""
+    if not transport.is_closing():
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    transport.abort()
 
 
 def _pieces(parts: tuple[bytes, ...]) -> Iterator[memoryview]:

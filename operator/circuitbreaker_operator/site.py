@@ -19,7 +19,7 @@ from aiohttp import web
 
 from circuitbreaker_contract.errors import CircuitBreakerError
 from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_operator.answers import LATER, WRITE_SECONDS, Places, send
+from circuitbreaker_operator.answers import LATER, WRITE_SECONDS, Places, cut, send
 from circuitbreaker_operator.live import Live, TooManyViewersError
 
 HEADERS: Final = {
@@ -162,7 +162,7 @@ class Site:
                 except (ConnectionError, TimeoutError):
                     viewer.cut = True
                 if viewer.cut and request.transport is not None:
-                    request.transport.abort()  # it does not read, so it would not hear of an end either
+                    cut(request.transport)  # it does not read, so it would not hear of an end either
                 return answer
         except TooManyViewersError:
             text = "As many pages are open as this operator serves; try again later.\n"

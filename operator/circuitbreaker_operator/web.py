@@ -16,7 +16,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from circuitbreaker_operator.answers import Places, Shared, send
+from circuitbreaker_operator.answers import Places, Shared, cut, send
 from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.exposition import BreakerPage
 from circuitbreaker_operator.site import Site
@@ -123,7 +123,7 @@ class Web:
         while len(held) > _KEPT and sum(len(each.text) for each in held) > _MOST_BYTES:
             oldest = held.pop(0)
             for transport in [transport for transport, series in self._sending.items() if series is oldest]:
-                transport.abort()
+                cut(transport)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         alive = self._alive()
