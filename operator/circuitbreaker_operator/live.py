@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from circuitbreaker_contract import protocol
@@ -40,6 +40,7 @@ _PULSE_SECONDS: Final = 1.0
 _LONGEST_SILENCE_SECONDS: Final = 3.0
 _FRESH_SECONDS: Final = 1.0  # what was read this lately is not read again
 _CLOCK_STEP_MS: Final = 5_000  # a snapshot this much older is of another clock, not of an earlier moment
+_LOOKED_AT_SECONDS: Final = 10.0  # what nobody has on the screen is left to the book
 _SHORT_HISTORY: Final = 8
 _DIGITS: Final = 15  # of a frame's number; Python refuses to read one of thousands
 
@@ -212,7 +213,8 @@ class Live:
             self._learn(key, mine)
             if history >= protocol.MAX_HISTORY // 4:
                 self._whole.add(key)
-            self._looked_at[key] = (mine, now)
+            # Of its history only why it is in its state: a whole one is twenty times as much.
+            self._looked_at[key] = (replace(mine, history=mine.history[-1:]), now)
             self._changed(key)
         return found
 
@@ -279,9 +281,19 @@ class Live:
                 continue
             silent += _PULSE_SECONDS
             condition = self._condition()
+            if condition.get("redis"):  # else what is shown cannot be read again
+                self._leave()
             if condition != said or silent >= _LONGEST_SILENCE_SECONDS:
                 said, silent = condition, 0.0
                 self._send(_frame("status", _json(self.status())))
+
+    def _leave(self) -> None:
+        """Forgets what was looked at and is not any more, once the book has heard of its transitions too."""
+        before = time.monotonic() - _LOOKED_AT_SECONDS
+        for key, seen in [(key, seen) for key, (seen, at) in self._looked_at.items() if at < before]:
+            known = self._book.get(key)
+            if known is not None and rows.generation(known) == rows.generation(seen):
+                del self._looked_at[key]
 
     async def _refresh(self) -> None:
         """Makes the rows that are out of date, and tells the viewers of those that changed."""

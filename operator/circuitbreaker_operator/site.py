@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Final
@@ -19,6 +19,7 @@ from aiohttp import web
 
 from circuitbreaker_contract.errors import CircuitBreakerError
 from circuitbreaker_contract.keys import BreakerKey
+from circuitbreaker_operator.answers import LATER, WRITE_SECONDS, Places, cut, send
 from circuitbreaker_operator.live import Live, TooManyViewersError
 
 HEADERS: Final = {
@@ -43,11 +44,13 @@ FILES: Final = {
     "style.css": "text/css",
     "icon.svg": "image/svg+xml",
 }
-_WRITE_SECONDS: Final = 10.0
-_RETRY_AFTER_SECONDS: Final = 10
+MOST_ANSWERS: Final = 256  # four for each page that may be open
+_MOST_LISTS: Final = 16  # that are being read: 2 MB each with ten thousand breakers, and others wait
 _MOST_LOOKED_AT: Final = 50
 _READS: Final = 2  # of Redis at once, for all visitors: the operator's own work has the other connections
 _WITHIN: Final = re.compile(r"[a-z0-9-]+|.*\.(localhost|svc|local|internal)")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Site:
@@ -57,7 +60,8 @@ class Site:
         self._live = live
         self._hosts = frozenset(hosts)
         self._files = {name: _File(name, kind) for name, kind in FILES.items()}
-        self._listing = asyncio.Lock()
+        self._places = Places(MOST_ANSWERS)
+        self._listing, self._lists = asyncio.Lock(), asyncio.Semaphore(_MOST_LISTS)
         self._reading = asyncio.Semaphore(_READS)
 
     def add_to(self, app: web.Application) -> None:
@@ -68,11 +72,19 @@ class Site:
             ("/api/breakers/{namespace}/{name}", self._breaker),
             ("/api/look", self._look),
         ):
-            app.router.add_get(path, handler)
+            app.router.add_get(path, self._bounded(handler))
         app.router.add_get("/api/events", self._events, allow_head=False)
         app.middlewares.append(self._guard)
         app.on_response_prepare.append(_add_headers)
         app.on_shutdown.append(self._close)
+
+    def _bounded(self, handler: Handler) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            with self._places.one():
+                made = await handler(request)
+                return made if made.prepared else await send(request, made)
+
+        return answer
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -100,14 +112,16 @@ class Site:
             raise web.HTTPNotFound
         return file.answer(request)
 
-    async def _list(self, request: web.Request) -> web.Response:
-        async with self._listing:  # one at a time: a thousand reloads at once cost the memory of one
-            body = await self._live.listing()
-            zipped = "gzip" in request.headers.get("Accept-Encoding", "")
-            if zipped:
-                body = await asyncio.to_thread(gzip.compress, body, 1)
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        zipped = "gzip" in request.headers.get("Accept-Encoding", "")
         headers = {"Cache-Control": "no-store", "Content-Type": "application/json", "Vary": "Accept-Encoding"}
-        return web.Response(body=body, headers=headers | ({"Content-Encoding": "gzip"} if zipped else {}))
+        async with self._lists:  # until it is read
+            async with self._listing:  # one at a time: making many costs the memory of one
+                body = await self._live.listing()
+                if zipped:
+                    body = await asyncio.to_thread(gzip.compress, body, 1)
+            answer = web.StreamResponse(headers=headers | ({"Content-Encoding": "gzip"} if zipped else {}))
+            return await send(request, answer, body)
 
     async def _breaker(self, request: web.Request) -> web.Response:
         with suppress(ValueError):
@@ -143,17 +157,16 @@ class Site:
                 await answer.prepare(request)
                 try:
                     async for frame in viewer.frames():
-                        async with asyncio.timeout(_WRITE_SECONDS):
+                        async with asyncio.timeout(WRITE_SECONDS):
                             await answer.write(frame)
                 except (ConnectionError, TimeoutError):
                     viewer.cut = True
                 if viewer.cut and request.transport is not None:
-                    request.transport.abort()  # it does not read, so it would not hear of an end either
+                    cut(request.transport)  # it does not read, so it would not hear of an end either
                 return answer
         except TooManyViewersError:
             text = "As many pages are open as this operator serves; try again later.\n"
-            headers = {"Retry-After": str(_RETRY_AFTER_SECONDS), "Cache-Control": "no-store"}
-            return web.Response(status=503, text=text, headers=headers)
+            return web.Response(status=503, text=text, headers=LATER)
 
     async def _close(self, _: web.Application) -> None:
         self._live.close()

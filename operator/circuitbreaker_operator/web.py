@@ -1,22 +1,39 @@
-"""HTTP: metrics, liveness, readiness and health. A scrape of many breakers is rendered in a thread, one at a time."""
+"""HTTP: metrics, liveness, readiness and health. Many breakers are rendered in a thread, once for all who ask.
+
+The series of the breakers may be a second old; the operator's own instruments are those of the moment, so a scrape
+after a takeover says who leads.
+"""
 
 import asyncio
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from circuitbreaker_operator.answers import Places, Shared, cut, send
 from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.exposition import BreakerPage
 from circuitbreaker_operator.site import Site
 
 logger = logging.getLogger(__name__)
 
+MOST_ANSWERS: Final = 64  # of metrics and health
+_MOST_BYTES: Final = 64_000_000  # of renderings that are being read; 15 MB each with ten thousand breakers
+_KEPT: Final = 2  # are read to the end, however large
 _END: Final = b"# EOF\n"  # of OpenMetrics
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Series:
+    """Those of all breakers at one moment, in one format."""
+
+    text: bytes
 
 
 class Web:
@@ -38,11 +55,15 @@ class Web:
     ) -> None:
         self._registry = registry
         self._site = site
-        self._page = page
         self._checks = checks
-        self._health = health
         self._alive = alive
+        self._places = Places(MOST_ANSWERS)
         self._rendering = asyncio.Lock()
+        self._series = {
+            openmetrics: Shared(partial(_series, page, openmetrics), self._rendering) for openmetrics in (False, True)
+        }
+        self._sending: dict[asyncio.Transport, _Series] = {}
+        self._health = Shared(lambda: json.dumps(health()).encode(), asyncio.Lock())
         self._runner: web.AppRunner | None = None
         self.port = 0
 
@@ -78,18 +99,31 @@ class Web:
         paths = {each.resource.canonical for each in request.app.router.routes() if each.resource is not None}
         return web.Response(text="\n".join(["circuitbreaker-operator", *sorted(paths - {"/"}), ""]))
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self, request: web.Request) -> web.StreamResponse:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        async with self._rendering:
-            body = await asyncio.to_thread(self._written, encode, "openmetrics" in content_type)
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        openmetrics = "openmetrics" in content_type
+        answer = web.StreamResponse(headers={"Content-Type": content_type})
+        with self._places.one():
+            series = await self._series[openmetrics].get()
+            async with self._rendering:
+                own = await asyncio.to_thread(encode, self._registry)
+            if (transport := request.transport) is None:
+                return answer  # nobody is there any more
+            self._sending[transport] = series
+            self._let_go()
+            try:
+                parts = (own.removesuffix(_END), series.text, _END) if openmetrics else (own, series.text)
+                return await send(request, answer, *parts)
+            finally:
+                del self._sending[transport]
 
-    def _written(self, encode: Callable[[CollectorRegistry], bytes], openmetrics: bool) -> bytes:
-        own = encode(self._registry)
-        if self._page is None:
-            return own
-        series = self._page.write(openmetrics=openmetrics).encode()
-        return own.removesuffix(_END) + series + _END if openmetrics else own + series
+    def _let_go(self) -> None:
+        """Cuts off who reads the oldest series when those of too many moments are held. Nobody has to wait for them."""
+        held = list(dict.fromkeys(self._sending.values()))
+        while len(held) > _KEPT and sum(len(each.text) for each in held) > _MOST_BYTES:
+            oldest = held.pop(0)
+            for transport in [transport for transport, series in self._sending.items() if series is oldest]:
+                cut(transport)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         alive = self._alive()
@@ -100,5 +134,11 @@ class Web:
         lines = [f"[{'+' if fine else '-'}] {name}" for name, fine in checks.items()]
         return web.Response(text="\n".join([*lines, ""]), status=200 if all(checks.values()) else 503)
 
-    async def _report(self, _: web.Request) -> web.Response:
-        return web.json_response(self._health(), dumps=json.dumps)
+    async def _report(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
+        with self._places.one():
+            return await send(request, answer, await self._health.get())
+
+
+def _series(page: BreakerPage | None, openmetrics: bool) -> _Series:
+    return _Series(page.write(openmetrics=openmetrics).encode() if page is not None else b"")

@@ -3,8 +3,9 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -15,13 +16,15 @@ from tests.unit.breakers import (
     HALF_OPENED,
     NOW,
     OPENED,
+    OWNER,
     a_resource,
     a_snapshot,
     a_transition,
     an_open_snapshot,
 )
 
-from circuitbreaker_contract.state import Reason, State
+from circuitbreaker_contract.keys import Keys
+from circuitbreaker_contract.state import Reason, Snapshot, State
 from circuitbreaker_operator import live as module
 from circuitbreaker_operator import rows
 from circuitbreaker_operator.cache import Cache
@@ -40,8 +43,8 @@ class Stage:
     def __init__(self) -> None:
         self.book, self.cache = Book(), Cache()
         self.live = Live(self.book, self.cache, condition=lambda: {"role": "leader", "redis": True})
-        site = Site(self.live, hosts=("breakers.example.com",))
-        self.web = Web(CollectorRegistry(), page=None, checks=dict, health=dict, alive=lambda: True, site=site)
+        self.site = Site(self.live, hosts=("breakers.example.com",))
+        self.web = Web(CollectorRegistry(), page=None, checks=dict, health=dict, alive=lambda: True, site=self.site)
 
     def put(self, name: str, *, version: int = 1, **status: Any) -> Resource:
         resource = a_resource(name=name, uid=f"uid-{name}", resourceVersion=str(version), status=status)
@@ -329,6 +332,40 @@ def test_all_files_of_the_page_are_served() -> None:
     for name, body in text.items():
         assert "innerHTML" not in body
         assert "http" not in body.replace('"http://www.w3.org/2000/svg"', ""), name
+
+
+class Reads:
+    """Stands where the store does: answers each read with one snapshot, and as much of its history as is asked for."""
+
+    def __init__(self, seen: Snapshot) -> None:
+        self.seen = seen
+
+    async def in_batches(self, calls: Sequence[Any]) -> list[Snapshot]:
+        return [replace(self.seen, history=self.seen.history[-int(call.args[0]) :]) for call in calls]
+
+
+async def test_what_nobody_looks_at_any_more_is_left_to_the_book(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole histories of all that anybody had looked at were kept while one page was open: 117 KB a breaker."""
+    stage, key = Stage(), a_resource().key
+    stage.see("pay")
+    reads = Reads(a_snapshot(uid="uid-pay", now_ms=NOW + 1, history=(CREATED,) * 256))
+    stage.live.lead(reads, Keys(), OWNER)  # type: ignore[arg-type]
+    shown = await stage.live.whole(key, "")
+    assert shown is not None
+    assert len(shown["history"]) == 256
+    assert [seen.history for seen, _ in stage.live._looked_at.values()] == [(CREATED,)]
+    stage.live._leave()
+    assert stage.live._looked_at, "somebody looks at it"
+
+    monkeypatch.setattr(module, "_LOOKED_AT_SECONDS", -1.0)
+    stage.live._leave()
+    assert not stage.live._looked_at
+
+    reads.seen = an_open_snapshot(uid="uid-pay", now_ms=NOW + 2)
+    await stage.live.look([key])
+    stage.live._leave()
+    listing = json.loads(await stage.live.listing())
+    assert named(listing["rows"][0])["state"] == "Open", "the book has not heard of it"
 
 
 async def test_visitors_leave_connections_to_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
