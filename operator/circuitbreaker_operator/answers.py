@@ -24,7 +24,7 @@ _REUSED_SECONDS: Final = 1.0
 _REUSED_TIMES: Final = 10  # as long as it took: what is cheap is always new, what is not takes a tenth of a processor
 
 
-class Places:
+class Room:
     """Room for so many answers at once."""
 
     def __init__(self, most: int) -> None:

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from circuitbreaker_contract.errors import CircuitBreakerError
 from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_operator.answers import LATER, WRITE_SECONDS, Places, cut, send
+from circuitbreaker_operator.answers import LATER, WRITE_SECONDS, Room, cut, send
 from circuitbreaker_operator.live import Live, TooManyViewersError
 
 HEADERS: Final = {
@@ -60,7 +60,7 @@ class Site:
         self._live = live
         self._hosts = frozenset(hosts)
         self._files = {name: _File(name, kind) for name, kind in FILES.items()}
-        self._places = Places(MOST_ANSWERS)
+        self._room = Room(MOST_ANSWERS)
         self._listing, self._lists = asyncio.Lock(), asyncio.Semaphore(_MOST_LISTS)
         self._reading = asyncio.Semaphore(_READS)
 
@@ -80,7 +80,7 @@ class Site:
 
     def _bounded(self, handler: Handler) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
-            with self._places.one():
+            with self._room.one():
                 made = await handler(request)
                 return made if made.prepared else await send(request, made)
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from circuitbreaker_operator.answers import Places, Shared, cut, send
+from circuitbreaker_operator.answers import Room, Shared, cut, send
 from circuitbreaker_operator.errors import SettingsError
 from circuitbreaker_operator.exposition import BreakerPage
 from circuitbreaker_operator.site import Site
@@ -57,7 +57,7 @@ class Web:
         self._site = site
         self._checks = checks
         self._alive = alive
-        self._places = Places(MOST_ANSWERS)
+        self._room = Room(MOST_ANSWERS)
         self._rendering = asyncio.Lock()
         self._series = {
             openmetrics: Shared(partial(_series, page, openmetrics), self._rendering) for openmetrics in (False, True)
@@ -103,7 +103,7 @@ class Web:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         openmetrics = "openmetrics" in content_type
         answer = web.StreamResponse(headers={"Content-Type": content_type})
-        with self._places.one():
+        with self._room.one():
             series = await self._series[openmetrics].get()
             async with self._rendering:
                 own = await asyncio.to_thread(encode, self._registry)
@@ -136,7 +136,7 @@ class Web:
 
     async def _report(self, request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": "application/json; charset=utf-8"})
-        with self._places.one():
+        with self._room.one():
             return await send(request, answer, await self._health.get())
 
 

@@ -87,8 +87,8 @@ async def test_who_does_not_read_is_cut_off(page: Page, monkeypatch: pytest.Monk
     page.text = "#\n" * 10_000_000
     async with serving(page) as (told, _):
         asking = await silent(told.port, "/metrics")
-        await until(lambda: told._places.taken == 1)
-        await until(lambda: told._places.taken == 0)
+        await until(lambda: told._room.taken == 1)
+        await until(lambda: told._room.taken == 0)
         assert await cut_off(asking)
 
 
@@ -124,7 +124,7 @@ async def test_answers_under_way_are_bounded(page: Page, monkeypatch: pytest.Mon
                 assert answer.status == 200
         for asking in reading:
             asking.close()
-        await until(lambda: told._places.taken == 0)
+        await until(lambda: told._room.taken == 0)
         async with session.get("/metrics") as answer:
             assert await answer.text() == page.text
 
@@ -159,7 +159,7 @@ async def test_all_who_wait_share_one_rendering(page: Page, monkeypatch: pytest.
     monkeypatch.setattr(page, "write", slow)
     async with serving(page) as (told, session):
         asked = [asyncio.ensure_future(session.get("/metrics")) for _ in range(20)]
-        await until(lambda: told._places.taken == 20)
+        await until(lambda: told._room.taken == 20)
         release.set()
         assert {answer.status for answer in await asyncio.gather(*asked)} == {200}
     assert page.written <= 2  # who came after it was begun may have waited for the next
