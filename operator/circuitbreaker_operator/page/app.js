@@ -20,14 +20,14 @@ const now = () => Date.now() + model.aheadMs;
 
 const RANK = { Open: 0, HalfOpen: 1, Closed: 3, "": 2 };
 const byName = (a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0);
-const COLUMNS = [
+const COLUMNS = [ // `falls`: the largest come first, until it is turned round
   { id: "name", title: "Name", sort: () => 0 },
   { id: "state", title: "State", sort: (row) => RANK[row.state] },
   { id: "reason", title: "Reason", sort: (row) => row.reason },
-  { id: "past", title: "Last hour", sort: (row) => -row.past.length },
-  { id: "rate", title: "Rate", right: true, sort: (row) => -(row.failureRatePercent ?? -1) },
-  { id: "fail", title: "Failures", right: true, sort: (row) => -row.consecutiveFailures },
-  { id: "refused", title: "Refused", right: true, sort: (row) => -row.notPermitted },
+  { id: "past", title: "Last hour", falls: true, sort: (row) => -row.past.length },
+  { id: "rate", title: "Rate", right: true, falls: true, sort: (row) => -(row.failureRatePercent ?? -1) },
+  { id: "fail", title: "Failures", right: true, falls: true, sort: (row) => -row.consecutiveFailures },
+  { id: "refused", title: "Refused", right: true, falls: true, sort: (row) => -row.notPermitted },
   { id: "retry", title: "Retry in", right: true, sort: (row) => row.openUntilMs ?? Infinity },
   { id: "since", title: "Since", right: true, sort: (row) => -(row.sinceMs ?? 0) },
 ];
@@ -36,7 +36,7 @@ function drawHeads() {
   $("heads").replaceChildren(...COLUMNS.map((column) => {
     const head = el("th", { scope: "col", className: `c-${column.id}${column.right ? " right" : ""}` },
       el("button", { type: "button", onclick: () => sortBy(column.id) }, column.title));
-    if (model.sort === column.id) head.setAttribute("aria-sort", model.down ? "descending" : "ascending");
+    if (model.sort === column.id) head.setAttribute("aria-sort", model.down === Boolean(column.falls) ? "ascending" : "descending");
     return head;
   }));
 }
@@ -254,21 +254,24 @@ function starting(status) {
 // ---------------------------------------------------------------- what is wrong, said above everything
 
 function drawBanners() {
-  const told = [], status = model.status;
-  const since = model.lostAt ? ` What you see is ${length(Date.now() - model.lostAt)} old.` : "";
-  if (model.link === "lost") told.push(["lost", el("p", { className: "banner" }, el("strong", {}, "No live updates. "), `${model.why}${since} Trying again.`)]);
+  const told = [], status = model.status; // [what, more of it, and its age in ms]
+  if (model.link === "lost") told.push(["No live updates.", `${model.why} Trying again.`, model.lostAt ? Date.now() - model.lostAt : null]);
   else if (status?.role === "leader" && model.rows.size) {
-    if (!status.redis) told.push(["redis", el("p", { className: "banner" }, el("strong", {}, "Redis does not answer. "), `What you see is ${length(status.redisAwaySeconds * 1000)} old. Services go on with what they know.`)]);
-    if (!status.api) told.push(["api", el("p", { className: "banner" }, el("strong", {}, "The API server does not answer. "), "States are live, from Redis; breakers that are made, edited or deleted now do not show.")]);
-    if (!status.kind) told.push(["kind", el("p", { className: "banner" }, el("strong", {}, "The CustomResourceDefinition is missing. "), "kubectl apply -f crds/circuitbreakers.yaml")]);
+    if (!status.redis) told.push(["Redis does not answer.", "Services go on with what they know.", status.redisAwaySeconds * 1000]);
+    if (!status.api) told.push(["The API server does not answer.", "States are live, from Redis; breakers that are made, edited or deleted now do not show.", null]);
+    if (!status.kind) told.push(["The CustomResourceDefinition is missing.", "kubectl apply -f crds/circuitbreakers.yaml", null]);
   }
-  const box = $("banners");
-  const kinds = told.map(([kind]) => kind).join();
-  if (box.dataset.kinds === kinds) told.forEach(([, banner], index) => set(box.children[index].lastChild, banner.lastChild.textContent));
-  else { box.dataset.kinds = kinds; box.replaceChildren(...told.map(([, banner]) => banner)); }
-  document.body.classList.toggle("stale", model.link === "lost" || (status?.role === "leader" && !status.redis));
   const words = { live: "Live", waiting: "Connecting", lost: "Not live" };
   const word = model.link === "live" && status?.role === "standby" ? "Standby" : words[model.link];
+  const box = $("banners");
+  const sign = told.map(([what, more]) => `${what} ${more}`).join(" ");
+  if (box.dataset.sign !== sign) {
+    $("warned").textContent = sign || (box.dataset.sign ? word : "");
+    box.dataset.sign = sign;
+    box.replaceChildren(...told.map(([what, more]) => el("p", { className: "banner" }, el("strong", {}, what), ` ${more} `, el("span"))));
+  }
+  told.forEach(([, , ageMs], index) => set(box.children[index].lastChild, ageMs === null ? "" : `What you see is ${length(ageMs)} old.`));
+  document.body.classList.toggle("stale", model.link === "lost" || (status?.role === "leader" && !status.redis));
   $("link").dataset.is = word === "Standby" ? "waiting" : model.link;
   set($("link-text"), word);
 }
@@ -440,6 +443,7 @@ function route() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [namespace, name] = path.split("/").map((part) => { try { return decodeURIComponent(part); } catch { return ""; } });
   const before = model.breaker;
+  if (!before) model.scroll = scrollY; // before the list is hidden, and the document short
   model.breaker = namespace && name ? `${namespace}/${name}` : null;
   $("list").hidden = Boolean(model.breaker);
   $("one").hidden = !model.breaker;
@@ -447,9 +451,7 @@ function route() {
     document.title = `${model.breaker} · Circuit breakers`;
     if (before !== model.breaker) {
       model.told = null;
-      model.scroll = before ? model.scroll : scrollY;
       $("one").replaceChildren(el("p", {}, "Reading …"));
-      $("one").dataset.made = "";
       scrollTo(0, 0);
       $("main").focus({ preventScroll: true });
       readBreaker();
@@ -468,7 +470,7 @@ function route() {
   drawHeads();
   arrange();
   if (before) {
-    scrollTo(0, model.scroll ?? 0);
+    scrollTo(0, model.scroll);
     drawRows();
     (drawn.get(before)?.cells.link ?? $("main")).focus({ preventScroll: true });
   }
@@ -526,6 +528,7 @@ $("search").addEventListener("submit", (event) => {
 $("text").addEventListener("input", () => { model.text = $("text").value; remember(); arrange(); scrollTo(0, 0); });
 $("skip").addEventListener("click", (event) => { event.preventDefault(); $("main").focus(); });
 addEventListener("hashchange", route);
+history.scrollRestoration = "manual"; // a browser that scrolls before `route` leaves nothing to remember
 
 // ---------------------------------------------------------------- time passes
 
