@@ -8,6 +8,8 @@ const LOOK_MS = 2000;
 const AROUND = 8; // rows drawn beyond what is seen, above and below
 const MOST_LOOKED_AT = 40;
 const SAY_MS = 3000;
+const ANSWER_MS = 10000;
+const LIST_MS = 30000; // lists are made one at a time, for all pages that an operator has
 
 const $ = (id) => document.getElementById(id);
 const model = {
@@ -15,6 +17,7 @@ const model = {
   text: "", states: new Set(), sort: "state", down: false, shown: [], breaker: null, held: null,
 };
 const now = () => Date.now() + model.aheadMs;
+const ask = (path, ms = ANSWER_MS) => fetch(path, { signal: AbortSignal.timeout(ms) });
 
 // ---------------------------------------------------------------- columns
 
@@ -93,7 +96,7 @@ function drawTools() {
   }
   const all = model.rows.size, some = model.shown.length;
   $("count").textContent = all === 0 ? "" : some === all ? `${number(all)} breakers` : `${number(some)} of ${number(all)} breakers`;
-  if (!model.breaker) document.title = counts.Open ? `(${counts.Open} Open) Circuit breakers` : "Circuit breakers";
+  if (!model.breaker) document.title = counts.Open && !document.hidden ? `(${counts.Open} Open) Circuit breakers` : "Circuit breakers";
 }
 
 function toggle(state) {
@@ -362,13 +365,13 @@ function connect() {
 }
 
 async function reread() {
-  model.held = []; // what comes meanwhile is newer than the list, or in it
+  const held = model.held = []; // what comes meanwhile is newer than the list, or in it
   try {
-    const answer = await fetch("api/breakers");
+    const answer = await ask("api/breakers", LIST_MS);
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     const listing = await answer.json();
+    if (model.held !== held) return; // another one has begun, or the stream has ended
     model.columns = listing.columns;
-    const held = model.held;
     model.rows = new Map(listing.rows.map((values) => { const row = rowOf(values); return [row.key, row]; }));
     model.held = null;
     model.at = listing.at;
@@ -379,31 +382,40 @@ async function reread() {
     arrange();
     if (model.breaker) readBreaker();
   } catch {
-    model.held = null;
-    lost();
+    if (model.held === held) lost();
   }
 }
 
 function live(status) {
   model.link = "live";
   model.lostAt = 0;
+  model.why = "";
   takeStatus(status);
 }
 
 let retry = 0;
-async function lost() {
+function leave(link) {
   source?.close();
   source = null;
-  if (model.link === "live") model.lostAt = model.heardAt;
-  model.link = "lost";
-  model.tries += 1;
   clearTimeout(retry);
+  if (model.held) { // a list that did not come is asked for again
+    model.held = null;
+    model.at = "";
+  }
+  if (model.link === "live") model.lostAt = model.heardAt;
+  model.link = link;
+}
+
+async function lost() {
+  leave("lost");
+  model.tries += 1;
   retry = setTimeout(connect, Math.min(10000, 500 * 2 ** model.tries) * (0.75 + Math.random() / 2));
-  model.why ||= "The operator does not answer.";
+  model.why ||= "The connection broke.";
   drawBanners();
   try {
-    const answer = await fetch("api/look");
-    model.why = answer.ok ? "As many pages are open as this operator serves." : `The operator answers with ${answer.status}.`;
+    const answer = await ask("api/look");
+    if (!answer.ok) model.why = `The operator answers with ${answer.status}.`;
+    else model.why = (await answer.json()).room ? "The connection broke." : "As many pages are open as this operator serves.";
   } catch {
     model.why = "The operator does not answer.";
   }
@@ -417,18 +429,20 @@ function hrefOf(row) { return `#/${row.namespace}/${row.name}`; }
 async function readBreaker() {
   const key = model.breaker;
   if (!key || model.link === "lost") return;
-  const known = model.told?.key === key ? model.told.generation ?? "" : "";
+  const before = model.told?.key === key ? model.told : null;
+  const known = before?.known ?? ""; // the generation whose whole history is here
   let told;
   try {
-    const answer = await fetch(`api/breakers/${key.split("/").map(encodeURIComponent).join("/")}?known=${encodeURIComponent(known)}`);
+    const answer = await ask(`api/breakers/${key.split("/").map(encodeURIComponent).join("/")}?known=${encodeURIComponent(known)}`);
     told = await answer.json();
     if (!answer.ok) told.missing = true;
   } catch {
     return; // the stream says that nobody answers
   }
   if (model.breaker !== key) return;
-  if (told.history === null) told.history = model.told?.key === key ? model.told.history : [];
-  model.told = { ...told, key };
+  const unchanged = told.history === null;
+  if (unchanged) told.history = before.history;
+  model.told = { ...told, key, known: unchanged ? known : told.stale ? "" : told.generation };
   showBreaker();
 }
 
@@ -540,14 +554,30 @@ setInterval(() => {
   sayNews();
 }, 1000);
 
-setInterval(() => {
-  if (document.hidden || model.link !== "live") return;
-  if (model.breaker) { readBreaker(); return; }
+async function poll() {
+  if (model.breaker) { await readBreaker(); return; }
   const seen = [...$("rows").children].filter((tr) => { const { bottom, top } = tr.getBoundingClientRect(); return bottom > 0 && top < innerHeight; });
   const keys = seen.slice(0, MOST_LOOKED_AT).map((tr) => `key=${encodeURIComponent(tr.dataset.key)}`);
-  if (keys.length) fetch(`api/look?${keys.join("&")}`).catch(() => {}); // what it finds comes over the stream
+  if (keys.length) await ask(`api/look?${keys.join("&")}`).catch(() => {}); // what it finds comes over the stream
+}
+
+let polling = false;
+setInterval(async () => {
+  if (polling || document.hidden || model.link !== "live") return;
+  polling = true;
+  try { await poll(); } finally { polling = false; }
 }, LOOK_MS);
 
+// ---------------------------------------------------------------- whether anybody looks
+
+// A browser has six connections for all tabs of one host, and a stream takes one for as long as it lasts.
+function attend() {
+  if (document.hidden) leave(model.link === "live" ? "waiting" : model.link);
+  else connect();
+  drawTools();
+  drawBanners();
+}
+document.addEventListener("visibilitychange", attend);
+
 route();
-connect();
-drawBanners();
+attend();
