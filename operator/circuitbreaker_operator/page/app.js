@@ -412,14 +412,20 @@ async function lost() {
   retry = setTimeout(connect, Math.min(10000, 500 * 2 ** model.tries) * (0.75 + Math.random() / 2));
   model.why ||= "The connection broke.";
   drawBanners();
+  const why = await whyLost();
+  if (model.link !== "lost") return;
+  model.why = why;
+  drawBanners();
+}
+
+async function whyLost() {
   try {
     const answer = await ask("api/look");
-    if (!answer.ok) model.why = `The operator answers with ${answer.status}.`;
-    else model.why = (await answer.json()).room ? "The connection broke." : "As many pages are open as this operator serves.";
+    if (!answer.ok) return `The operator answers with ${answer.status}.`;
+    return (await answer.json()).room ? "The connection broke." : "As many pages are open as this operator serves.";
   } catch {
-    model.why = "The operator does not answer.";
+    return "The operator does not answer.";
   }
-  drawBanners();
 }
 
 // ---------------------------------------------------------------- one breaker
