@@ -26,7 +26,7 @@ test: ## every test that needs no image; ARGS="-k name" selects, JOBS=1 runs one
 	$(RUN) pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 e2e: ## an installation's life on a real node with pods, without Docker (Linux, root); ARGS="-k name"
-	@$(RUN) python -m circuitbreaker_local.node $(CURDIR)/.venv/bin/python -m pytest -x tests/e2e $(ARGS)
+	@$(RUN) python -m circuitbreaker_local.node python -m pytest -x tests/e2e $(ARGS)
 
 kind-up: ## with Docker: a cluster of kind with the operator and a Redis; again: what was changed rolls out
 	@scripts/kind up

@@ -16,6 +16,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from circuitbreaker_client import CallNotPermittedError, CircuitBreakerHealth, CircuitBreakers
 from circuitbreaker_client.prometheus import MetricsWsgiApp
+from circuitbreaker_client.requests import server_error
 
 breakers = CircuitBreakers.from_env()  # sends nothing before the first call
 health = CircuitBreakerHealth(breakers)
@@ -26,12 +27,10 @@ app.wsgi_app = DispatcherMiddleware(  # type: ignore[method-assign]
 )
 
 
-@breakers["payments"](failure=(requests.RequestException,))
-def charge_backend() -> str:
-    """The protected call: any error of requests is a failure, also a bad status."""
-    answer = requests.get(f"{os.environ['BACKEND_URL']}/charge", timeout=2.0)
-    answer.raise_for_status()
-    return answer.text
+@breakers["payments"](failure=(requests.RequestException,), result=server_error)
+def charge_backend() -> requests.Response:
+    """The protected call: no answer is a failure, and so is a status of 500 and more. A 404 is an answer."""
+    return requests.get(f"{os.environ['BACKEND_URL']}/charge", timeout=2.0)
 
 
 @app.errorhandler(CallNotPermittedError)
@@ -46,14 +45,16 @@ def not_permitted(error: CallNotPermittedError) -> Response:
 
 @app.errorhandler(requests.RequestException)
 def failed(error: requests.RequestException) -> tuple[Response, int]:
-    """The backend was called, and failed."""
+    """The backend was called, and what it said is of no use."""
     return jsonify(error=str(error)), 502
 
 
 @app.get("/charge")
 def charge() -> dict[str, str]:
     """A call to the backend."""
-    return {"backend": charge_backend()}
+    answer = charge_backend()
+    answer.raise_for_status()
+    return {"backend": answer.text}
 
 
 @app.get("/health")

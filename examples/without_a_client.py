@@ -92,7 +92,7 @@ class Service:
         except (OSError, http.client.HTTPException):
             return False
         else:
-            return answer.status == http.HTTPStatus.OK
+            return answer.status < http.HTTPStatus.INTERNAL_SERVER_ERROR  # a 404 is an answer
         finally:
             connection.close()
 

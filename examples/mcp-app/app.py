@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from circuitbreaker_client import AsyncCircuitBreakers, CallNotPermittedError, CircuitBreakerHealth
+from circuitbreaker_client.httpx import server_error
 from circuitbreaker_client.prometheus import MetricsApp
 
 breakers = AsyncCircuitBreakers.from_env()
@@ -36,18 +37,18 @@ app = FastAPI(title="mcp-app", lifespan=lifespan)
 app.add_route("/metrics/circuit_breaker", MetricsApp(breakers))
 
 
-@breakers["upstream"](failure=(httpx.HTTPError,))
-async def ask_upstream() -> str:
-    """The one call that needs protection. A bad status is a failure as well as no answer."""
-    answer = await upstream.get("/answer")
-    answer.raise_for_status()
-    return answer.text
+@breakers["upstream"](failure=(httpx.HTTPError,), result=server_error)
+async def ask_upstream() -> httpx.Response:
+    """The one call that needs protection. A status of 500 and more is a failure as well as no answer; a 404 is none."""
+    return await upstream.get("/answer")
 
 
 @app.post("/ask")
 async def ask() -> dict[str, str]:
     """What the upstream says."""
-    return {"answer": await ask_upstream()}
+    answer = await ask_upstream()
+    answer.raise_for_status()
+    return {"answer": answer.text}
 
 
 @app.exception_handler(CallNotPermittedError)
@@ -60,7 +61,7 @@ async def not_permitted(_: Request, error: CallNotPermittedError) -> JSONRespons
 
 @app.exception_handler(httpx.HTTPError)
 async def failed(_: Request, error: httpx.HTTPError) -> JSONResponse:
-    """Called, and failed."""
+    """Called, and what it said is of no use."""
     return JSONResponse({"error": str(error)}, status_code=502)
 
 

@@ -8,16 +8,23 @@ from contextlib import ExitStack
 from circuitbreaker_local import interrupts
 from circuitbreaker_local.binaries import control_plane_binaries
 from circuitbreaker_local.cache import cache_folder
+from circuitbreaker_local.chromium_binary import find_chromium
 from circuitbreaker_local.control_plane import ControlPlane
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.node.programs import node_binaries
 from circuitbreaker_local.progress import Report
+from circuitbreaker_local.prometheus_binary import find_prometheus, find_promtool
 from circuitbreaker_local.redis_server import RedisServer, find_redis_server
 
 
 def binaries(report: Report, *, node: bool) -> None:
     """Find or make everything that `up` and the tests need."""
     find_redis_server(report)  # first: whoever cannot have one should not wait for a build before
+    for find in (find_chromium, find_prometheus, find_promtool):
+        try:
+            find(report)
+        except LocalError as error:  # a few tests need it, and they fail
+            report.say(f"going on without: {error}")
     if node:
         node_binaries(report)
     else:

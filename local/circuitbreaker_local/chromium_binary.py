@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 
 from circuitbreaker_local.choice import chosen_program
-from circuitbreaker_local.errors import LocalError
-from circuitbreaker_local.packages import install
+from circuitbreaker_local.packages import found_or_brought, install
 from circuitbreaker_local.progress import Report
 
 OLDEST = 111  # the first that has all that the page's style uses
@@ -19,17 +18,13 @@ def find_chromium(report: Report | None = None) -> Path:
     """A Chromium or Chrome; installs one where it may. Raises LocalError."""
     if chosen := chosen_program("CB_CHROMIUM", unfit):
         return chosen
-    reasons = []
-    for attempt in ("look", "install and look"):
-        if attempt != "look":
-            install(PACKAGES, report or Report())
-        for candidate in filter(None, map(shutil.which, NAMES)):
-            why_not = unfit(Path(candidate))
-            if not why_not:
-                return Path(candidate)
-            reasons.append(why_not)
     advice = f"Chromium {OLDEST} or newer is needed: install chromium, or set CB_CHROMIUM to its path"
-    raise LocalError("; ".join([*dict.fromkeys(reasons), advice]))
+    report = report or Report()
+    return found_or_brought(_candidates, unfit, lambda: install(PACKAGES, report), advice, report)
+
+
+def _candidates() -> list[Path]:
+    return [Path(path) for path in map(shutil.which, NAMES) if path]
 
 
 def unfit(program: Path) -> str:

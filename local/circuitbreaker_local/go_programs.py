@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from circuitbreaker_local.cache import cache_folder, exclusive
+from circuitbreaker_local.cache import cache_folder, exclusive, translated_errors
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.processes import Process, tail
 from circuitbreaker_local.progress import Report
@@ -119,6 +119,7 @@ class GoPrograms:
             )
 
 
+@translated_errors()
 def find_all(wanted: Sequence[GoPrograms], report: Report) -> list[Path]:
     """The folder of each, in the same order; builds those that this machine has not got. Raises LocalError."""
     homes = [programs.home() for programs in wanted]

@@ -37,6 +37,11 @@ class Step:
             self._shown = now
             self._write(f" ... {duration(now - self._began)}")
 
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        self._stream.write(f"\n{line}\n" if self._terminal else f"{line}\n")
+        self._stream.flush()
+
     def end(self, word: str) -> None:
         self._write(f" ... {word} after {duration(time.monotonic() - self._began)}")
         if self._terminal:

@@ -5,16 +5,14 @@ unpacked into our cache and not installed: installing it would start a daemon on
 nothing else of the package.
 """
 
-import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from circuitbreaker_local.cache import cache_folder
+from circuitbreaker_local.cache import cache_folder, translated_errors
 from circuitbreaker_local.choice import chosen_program
-from circuitbreaker_local.errors import LocalError
+from circuitbreaker_local.packages import fetch, found_or_brought
 from circuitbreaker_local.progress import Report
 
 OLDEST = (2, 30)
@@ -31,25 +29,29 @@ def find_promtool(report: Report | None = None) -> Path:
     return _find("promtool", report)
 
 
+@translated_errors()
 def _find(name: str, report: Report | None) -> Path:
     variable = f"CB_{name.upper()}"
     if chosen := chosen_program(variable, lambda program: unfit(program, name)):
         return chosen
-    ours = cache_folder() / "prometheus" / name
-    on_path = shutil.which(name)
-    reasons = []
-    for candidate in ([Path(on_path)] if on_path else []) + ([ours] if ours.exists() else []):
-        why_not = unfit(candidate, name)
-        if not why_not:
-            return candidate
-        reasons.append(why_not)
-    if shutil.which("apt-get") and shutil.which("dpkg-deb"):
-        why_not = _fetch(ours.parent, report or Report()) or unfit(ours, name)
-        if not why_not:
-            return ours
-        reasons.append(why_not)
+    report = report or Report()
+    folder = cache_folder() / "prometheus"
+
+    def candidates() -> list[Path]:
+        on_path = shutil.which(name)
+        ours = folder / name
+        return ([Path(on_path)] if on_path else []) + ([ours] if ours.exists() else [])
+
     advice = f"{name} 2.30 or newer is needed: install prometheus, or set {variable} to its path"
-    raise LocalError("; ".join([*reasons, advice]))
+    return found_or_brought(
+        candidates, lambda program: unfit(program, name), lambda: _fetch(folder, report), advice, report
+    )
+
+
+def _fetch(into: Path, report: Report) -> None:
+    if shutil.which("apt-get") and shutil.which("dpkg-deb"):
+        with report.step("fetching Debian's prometheus") as step:
+            fetch("prometheus", PROGRAMS, into, step)
 
 
 def unfit(program: Path, name: str = "prometheus") -> str:
@@ -63,38 +65,3 @@ def unfit(program: Path, name: str = "prometheus") -> str:
         return f"{program} is no {name}: {asked.stdout.strip()[:80]!r}"
     version = int(found[1]), int(found[2])
     return "" if version >= OLDEST else f"{program} is {found[0]}, older than {OLDEST[0]}.{OLDEST[1]}"
-
-
-def _fetch(into: Path, report: Report) -> str:
-    """Why they could not be had; empty when all of `PROGRAMS` are in the folder `into`."""
-    with report.step("fetching Debian's prometheus"), TemporaryDirectory() as folder:
-        commands = [["apt-get", "download", "-q", "prometheus"]]
-        if os.getuid() == 0:  # a fresh image has no lists yet; without root they are what they are
-            commands.insert(0, ["apt-get", "update", "-q"])
-        for command in commands:
-            done = _run(command, folder)
-            if done.returncode != 0:
-                return f"{' '.join(command)}: {done.stdout.strip()[-300:]}"
-        package = next(Path(folder).glob("prometheus_*.deb"))
-        done = _run(["dpkg-deb", "--extract", str(package), "unpacked"], folder)
-        if done.returncode != 0:
-            return f"dpkg-deb: {done.stdout.strip()[-300:]}"
-        into.mkdir(parents=True, exist_ok=True)
-        for name in PROGRAMS:
-            new = into / f".{name}-{os.getpid()}"
-            shutil.copy2(Path(folder) / "unpacked" / "usr" / "bin" / name, new)
-            new.replace(into / name)  # whoever looks at the same time finds it whole
-    return ""
-
-
-def _run(command: list[str], folder: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-        check=False,
-    )

@@ -11,10 +11,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from circuitbreaker_local.cache import cache_folder
+from circuitbreaker_local.cache import cache_folder, translated_errors
 from circuitbreaker_local.choice import chosen_program
-from circuitbreaker_local.errors import LocalError
-from circuitbreaker_local.packages import install
+from circuitbreaker_local.packages import found_or_brought, install
 from circuitbreaker_local.progress import Report
 
 # The contract's functions need FUNCTION (7.0); every Valkey has it, 7.2 is its first.
@@ -26,19 +25,10 @@ ADVICE = "Redis 7.0 or newer is needed: install redis-server (or valkey-server 7
 
 def find_redis_server(report: Report | None = None) -> Path:
     """A redis-server >= 7.0 or valkey-server >= 7.2; installs one where it may. Raises LocalError."""
-    report = report or Report()
     if chosen := chosen_program("CB_REDIS_SERVER", unfit):
         return chosen
-    reasons = []
-    for attempt in ("look", "install and look"):
-        if attempt != "look":
-            install(PACKAGES, report)
-        for candidate in _candidates():
-            why_not = unfit(candidate)
-            if not why_not:
-                return candidate
-            reasons.append(why_not)
-    raise LocalError("; ".join([*dict.fromkeys(reasons), ADVICE]))
+    report = report or Report()
+    return found_or_brought(_candidates, unfit, lambda: install(PACKAGES, report), ADVICE, report)
 
 
 def unfit(server: Path) -> str:
@@ -57,6 +47,7 @@ def unfit(server: Path) -> str:
     return ""
 
 
+@translated_errors()
 def _candidates() -> list[Path]:
     found = [Path(path) for path in map(shutil.which, NAMES) if path]
     tools = shutil.which("redis-check-rdb")

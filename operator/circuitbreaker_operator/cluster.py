@@ -28,8 +28,9 @@ from circuitbreaker_operator.errors import (
 )
 from circuitbreaker_operator.lease import Lease
 from circuitbreaker_operator.logs import Outage
+from circuitbreaker_operator.places import Places
 from circuitbreaker_operator.resource import API_VERSION, GROUP, PLURAL, VERSION, Resource
-from circuitbreaker_operator.telling import Chance, Telling
+from circuitbreaker_operator.telling import Telling
 
 T = TypeVar("T")
 
@@ -40,6 +41,9 @@ _UNHEARD.disabled = True
 USER_AGENT: Final = f"circuitbreaker-operator/{version('circuitbreakers')}"
 _CHUNK: Final = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=15.0, sock_connect=5.0)
+_EVENT_TIMEOUT = aiohttp.ClientTimeout(total=5.0, sock_connect=5.0)  # where the one before was not taken
+_EVENTS_IN_FLIGHT: Final = IN_FLIGHT // 2  # the rest is for statuses, however long nobody answers to an Event
+_EVENTS_OF_ONE: Final = _EVENTS_IN_FLIGHT * 3 // 4  # namespace
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _TOO_MANY = 429
 _BUSY = frozenset({_TOO_MANY, 500, 502, 503, 504})
@@ -107,6 +111,7 @@ class Cluster:
         self.credentials = credentials
         self._client = client
         self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._event_places = Places(_EVENTS_IN_FLIGHT, _EVENTS_OF_ONE)
         self.address = str(client.configuration.host)
         waiting = "; waiting for it" if waits else ""
         remedy = f"check that it runs and can be reached{waiting}"
@@ -175,22 +180,40 @@ class Cluster:
         self._telling.written(resource.key.namespace)
         return written
 
-    async def create_event(self, body: Mapping[str, Any]) -> None:
-        """Raises EventsUnavailableError as well."""
+    async def create_event(self, body: Mapping[str, Any]) -> bool:
+        """True. Raises EventsUnavailableError and NoPlaceError as well."""
         namespace = body["metadata"]["namespace"]
-        match self._telling.chance(namespace):
-            case Chance.DROP:
-                raise EventsUnavailableError(str(self._telling.cause))
-            case Chance.WAIT:
-                raise ClusterUnavailableError(str(self._telling.cause))
-        path = f"/api/v1/namespaces/{namespace}/events"
-        try:
-            with self._telling.sending(namespace):
-                await self._send("POST", path, lambda _: None, body, event_of=namespace)
-        except ClusterUnavailableError as error:
+        async with self._event_places.one(namespace):
             if self._telling.is_hopeless(namespace):
-                raise EventsUnavailableError(str(error)) from error
+                raise EventsUnavailableError(str(self._telling.cause))
+            await self._post(namespace, body)
+        return True
+
+    async def try_event(self, body: Mapping[str, Any]) -> bool:
+        """One of a namespace where they are hopeless; False when it is not its turn. Raises like `create_event`."""
+        namespace = body["metadata"]["namespace"]
+        if not self._telling.may_try(namespace):
+            return False
+        try:
+            await self._post(namespace, body)
+        finally:
+            self._telling.tried(namespace)
+        return True
+
+    async def _post(self, namespace: str, body: Mapping[str, Any]) -> None:
+        loop, path = asyncio.get_running_loop(), f"/api/v1/namespaces/{namespace}/events"
+        limits = _EVENT_TIMEOUT if self._telling.is_failing(namespace) else _TIMEOUT
+        began = loop.time()
+        try:
+            await self._send("POST", path, lambda _: None, body, is_event=True, limits=limits)
+        except ClusterUnavailableError as error:
+            if self._telling.failed(namespace, began, error, busy=error.is_busy):
+                raise EventsUnavailableError(str(error), begins=True) from error
             raise
+        except ClusterRefusedError:
+            self._telling.posted(namespace)
+            raise
+        self._telling.posted(namespace)
 
     async def get_lease(self, namespace: str, name: str) -> Lease | None:
         try:
@@ -240,12 +263,10 @@ class Cluster:
         query: list[tuple[str, str]] | None = None,
         accept: str = "application/json",
         content_type: str = "application/json",
-        event_of: str = "",
+        is_event: bool = False,
+        limits: aiohttp.ClientTimeout = _TIMEOUT,
     ) -> T:
-        """What `read` makes of the answer. One that it cannot read comes of something before the API server.
-
-        `event_of` is the namespace of an Event that is posted.
-        """
+        """What `read` makes of the answer. One that it cannot read comes of something before the API server."""
         url = f"{self.address}{path}{f'?{urlencode(query)}' if query else ''}"
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": USER_AGENT}
         loop = asyncio.get_running_loop()
@@ -255,12 +276,12 @@ class Cluster:
                 await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
                 self._check()
                 response = await self._client.rest_client.request(  # type: ignore[no-untyped-call]
-                    method, url, headers=headers, body=body, _request_timeout=_TIMEOUT
+                    method, url, headers=headers, body=body, _request_timeout=limits
                 )
                 data: bytes = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
                 silence = ClusterUnavailableError(str(error) or type(error).__name__)
-                if not event_of or not self._telling.failed(event_of, began, silence):
+                if not (is_event and self._telling.takes_others()):
                     self._reached = False
                     self._outage.failed(silence)
                 raise silence from error
@@ -274,9 +295,9 @@ class Cluster:
             except _UNREADABLE as error:
                 refusal = ClusterUnavailableError(f"{response.status} that is no answer of it: {data[:80]!r}")
                 refusal.__cause__ = error
-        if not event_of or not self._fails_alone(event_of, began, response.status, refusal):
+        if not (is_event and self._says_nothing(refusal)):
             self._judge(method, response.status, refusal)
-        if method != "GET" and not event_of and not isinstance(refusal, ClusterUnavailableError):
+        if method != "GET" and not is_event and not isinstance(refusal, ClusterUnavailableError):
             self._telling.accepted()
         if response.status == _UNAUTHORIZED:
             await self._log_in_again()
@@ -298,19 +319,9 @@ class Cluster:
         before, self._client = self._client, client
         await before.close()  # type: ignore[no-untyped-call]
 
-    def _fails_alone(
-        self,
-        namespace: str,
-        began_at: float,
-        status: int,
-        refusal: Refusal | None,
-    ) -> bool:
-        """Whether an Event tells nothing of the API server, which may take so many of them and no more."""
-        if isinstance(refusal, ClusterUnavailableError):
-            busy = status == _TOO_MANY
-            return self._telling.failed(namespace, began_at, refusal, busy=busy) or busy
-        self._telling.posted(namespace)
-        return False
+    def _says_nothing(self, refusal: Refusal | None) -> bool:
+        """Of the API server: it takes other writes, or so many Events and no more."""
+        return isinstance(refusal, ClusterUnavailableError) and (refusal.is_busy or self._telling.takes_others())
 
     def _judge(self, method: str, status: int, refusal: Refusal | None) -> None:
         """What an answer tells of the API server."""
@@ -360,6 +371,8 @@ def _refusal(status: int, headers: Mapping[str, str], data: bytes) -> Refusal:
         except ValueError:
             pause = 0.0
         return ClusterUnavailableError(
-            f"{status} {reason}: {message}", retry_after_seconds=min(max(0.0, pause), _LONGEST_PAUSE_SECONDS)
+            f"{status} {reason}: {message}",
+            retry_after_seconds=min(max(0.0, pause), _LONGEST_PAUSE_SECONDS),
+            is_busy=status == _TOO_MANY,
         )
     return ClusterRefusedError(status, reason, message)

@@ -7,6 +7,7 @@ for the whole process, whichever thread asks: so one client is made at a time, i
 import asyncio
 import os
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -97,9 +98,16 @@ def _any_exists(files: str) -> bool:
 
 
 def _proxy_to(host: str) -> str | None:
-    """The proxy that the environment (HTTPS_PROXY, NO_PROXY) names for that address."""
+    """The proxy that the environment (HTTPS_PROXY, NO_PROXY) names for that address; none for loopback, as in Go."""
     url = urlsplit(host)
-    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
+    return None if _is_loopback(url.hostname or "") or proxy_bypass(url.netloc) else getproxies().get(url.scheme)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:  # another name
+        return False
 
 
 def forget_files() -> None:

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 MANY: Final = 64  # breakers that wait to be looked at: twice as many as are worked on at once
 QUIET_SECONDS: Final = 1.0  # without so many: then Events are told
 LONGEST_SECONDS: Final = 60.0  # an Event waits for that
-_TOGETHER: Final = 8  # half of the requests that may be in flight: statuses keep the other half
+_TOGETHER: Final = 4  # half of the Events that may be in flight: those that statuses wait for keep the other half
 _RETRY_SECONDS: Final = 1.0
 _REFUSED_SECONDS: Final = 60.0
 _BLOCK: Final = 200  # resources looked at in one turn of the loop
@@ -74,6 +74,7 @@ class Deferred:
         self._post = post
         self._queue = queue
         self._held: dict[BreakerKey, _Held] = {}  # the next one first
+        self._passed: dict[str, ClusterUnavailableError] = {}  # namespaces that wait for the next turn, and why
         self._burst_at = float("-inf")
         self._mark: int | None = None  # in Redis: from this incarnation on Events may wait
         self._marks: set[frozenset[str]] = set()  # the namespaces of those that may be there and go when all are told
@@ -149,6 +150,7 @@ class Deferred:
             try:
                 again_at = await self._turn()
             except ClusterUnavailableError as error:
+                self._passed.clear()
                 self._queue.retries.inc()
                 again_at = loop.time() + max(_RETRY_SECONDS, error.retry_after_seconds)
             except (StoreUnavailableError, SlotMovingError):
@@ -186,27 +188,25 @@ class Deferred:
         return min(self._burst_at + QUIET_SECONDS, first.since + LONGEST_SECONDS)
 
     async def _tell_some(self) -> None:
-        """Posts the next ones; what has to be posted once more comes after all others.
+        """Posts the next ones of namespaces that took all so far.
 
-        Raises ClusterUnavailableError when that is so of all of them.
+        Raises ClusterUnavailableError when there are no others, and one has to be posted once more.
         """
-        some = list(islice(self._held.items(), _TOGETHER))
+        some = list(islice((each for each in self._held.items() if each[0].namespace not in self._passed), _TOGETHER))
+        if not some:
+            raise max(self._passed.values(), key=lambda error: error.retry_after_seconds)
         answers = await asyncio.gather(
             *(self._post(held.event, waits=True) for _, held in some), return_exceptions=True
         )
-        unavailable, any_told = None, False
         for (key, held), answer in zip(some, answers, strict=True):
             if isinstance(answer, ClusterUnavailableError):
-                unavailable = answer
+                self._passed[key.namespace] = answer
                 if self._held.get(key) is held:
                     self._held[key] = self._held.pop(key)
                 continue
             if isinstance(answer, BaseException):
                 logger.error("cannot tell of a creation", extra={"breaker": key}, exc_info=answer)
             self._told(key, held)
-            any_told = True
-        if unavailable is not None and not any_told:
-            raise unavailable
 
     def _told(self, key: BreakerKey, held: _Held) -> None:
         if self._held.get(key) is held:

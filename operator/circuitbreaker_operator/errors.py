@@ -24,15 +24,30 @@ class StoreRefusedError(CircuitBreakerError):
 
 
 class ClusterUnavailableError(CircuitBreakerError):
-    """The API server gave no answer in time, or asked to come back. `retry_after_seconds` is 0 unless it said when."""
+    """The API server gave no answer in time, or asked to come back.
 
-    def __init__(self, message: str, *, retry_after_seconds: float = 0.0) -> None:
+    `retry_after_seconds` is 0 unless it said when; `is_busy`: it works, and asks for fewer requests (429).
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 0.0, is_busy: bool = False) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.is_busy = is_busy
 
 
 class EventsUnavailableError(ClusterUnavailableError):
-    """Events cannot be written, while all else can and for a while: nothing should wait for them."""
+    """Events cannot be written, while all else can and for a while: nothing should wait for them.
+
+    `begins`: until now they were waited for in that namespace.
+    """
+
+    def __init__(self, message: str, *, begins: bool = False) -> None:
+        super().__init__(message)
+        self.begins = begins
+
+
+class NoPlaceError(ClusterUnavailableError):
+    """Nothing was sent, and nothing has failed: so many wait for an answer already."""
 
 
 class ClusterRefusedError(CircuitBreakerError):

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_contract.state import Snapshot, State
+from circuitbreaker_contract.policy import Policy
+from circuitbreaker_contract.state import Reason, Snapshot, State
 from circuitbreaker_operator.metrics import Book
 
 _STATES: Final = tuple(State)
@@ -120,11 +121,11 @@ class BreakerPage:
             for family, values in _rows(seen, spent):
                 template, written = parts[family]
                 written.append(template.replace(_NAMED, named) % values)
-            if seen.transition_totals:
+            if changes := {**_openings(seen.policy), **seen.transition_totals}:
                 lines[TRANSITIONS] += [
                     f'{TRANSITIONS.series}{{{named},from_state="{source.value}",to_state="{target.value}",'
                     f'reason="{reason.value}"}} {number}\n'
-                    for (source, target, reason), number in seen.transition_totals.items()
+                    for (source, target, reason), number in changes.items()
                 ]
         self._shown = shown
         return "".join(line for family in FAMILIES for line in lines[family])
@@ -138,6 +139,16 @@ class BreakerPage:
         spent = tuple([found(each, 0) / 1000 + (age_seconds if each is state else 0.0) for each in _STATES])
         incarnation, before = self._shown.get(key, (0, spent))
         return tuple(map(max, spent, before)) if incarnation == seen.order.incarnation else spent
+
+
+def _openings(policy: Policy) -> dict[tuple[State, State, Reason], int]:
+    """Those that it may come to, none of each: Prometheus sees no increase where a series begins with 1."""
+    may = {
+        Reason.CONSECUTIVE_FAILURES: policy.failure_threshold,
+        Reason.FAILURE_RATE: policy.failure_rate_percent,
+        Reason.SLOW_CALL_RATE: policy.slow_call_rate_percent,
+    }
+    return {(State.CLOSED, State.OPEN, reason): 0 for reason, bound in may.items() if bound}
 
 
 def _rows(seen: Snapshot, spent: Spent) -> Iterable[tuple[Family, tuple[float, ...]]]:

@@ -3,9 +3,9 @@
 import time
 from collections import Counter as Counting
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,7 +23,9 @@ from prometheus_client.registry import Collector
 
 from circuitbreaker_contract import library
 from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_contract.state import Snapshot, State
+from circuitbreaker_contract.state import ProbeTotals, Snapshot, State, Totals
+
+T = TypeVar("T", Totals, ProbeTotals)
 
 _PREFIX = "circuitbreaker_operator_"
 OUTCOMES = ("success", "failure", "ignored", "not_permitted", "late")
@@ -135,16 +137,37 @@ class Metrics:
 class _Entry(NamedTuple):
     snapshot: Snapshot
     at: float
-    counted: tuple[int, ...]  # the most of each that was seen of this incarnation
+    counted: Snapshot  # the same, with the most of each counter that was seen of this incarnation
 
 
-def _counts(seen: Snapshot) -> tuple[int, ...]:
+def _at_least(seen: Snapshot, before: Snapshot) -> Snapshot:
+    """With no counter below what it was: a snapshot may come late, and Redis may have lost some in a fail-over.
+
+    Prometheus would take less for a new beginning, and count all of it once more.
+    """
+    transitions = {
+        each: max(seen.transition_totals.get(each, 0), number) for each, number in before.transition_totals.items()
+    }
+    counted = replace(
+        seen,
+        totals=_most(seen.totals, before.totals),
+        probes=_most(seen.probes, before.probes),
+        transition_totals={**seen.transition_totals, **transitions},
+    )
+    return seen if counted == seen else counted
+
+
+def _most(some: T, others: T) -> T:
+    return type(some)(*map(max, astuple(some), astuple(others)))
+
+
+def _counts(seen: Snapshot) -> list[int]:
     """Calls by outcome, then transitions by the state they lead to."""
     totals, into = seen.totals, Counting[State]()
     for (_, target, _), number in seen.transition_totals.items():
         into[target] += number
     calls = totals.successes, totals.failures, totals.ignored, totals.not_permitted, totals.late
-    return (*calls, *(into[state] for state in State))
+    return [*calls, *(into[state] for state in State)]
 
 
 class Book:
@@ -158,13 +181,13 @@ class Book:
 
     def put(self, key: BreakerKey, snapshot: Snapshot) -> None:
         entry = self._entries.get(key)
-        counts = _counts(snapshot)
-        counted = (0,) * len(counts)
-        if entry is not None and entry.snapshot.order.incarnation == snapshot.order.incarnation:
-            counted = entry.counted
-            counts = tuple(map(max, counts, counted))  # a snapshot may be older than the one before
-        self.fleet = [total + new - old for total, new, old in zip(self.fleet, counts, counted, strict=True)]
-        self._entries[key] = _Entry(replace(snapshot, history=()), self._clock(), counts)
+        kept = replace(snapshot, history=())
+        if entry is None or entry.snapshot.order.incarnation != snapshot.order.incarnation:
+            counted, before = kept, [0] * len(self.fleet)
+        else:
+            counted, before = _at_least(kept, entry.counted), _counts(entry.counted)
+        self.fleet = [total + new - old for total, new, old in zip(self.fleet, _counts(counted), before, strict=True)]
+        self._entries[key] = _Entry(kept, self._clock(), counted)
         self.told(key, snapshot)
 
     def get(self, key: BreakerKey) -> Snapshot | None:
@@ -184,11 +207,11 @@ class Book:
         return [(key, snapshot) for key, snapshot, _ in self.aged()]
 
     def aged(self) -> list[tuple[BreakerKey, Snapshot, float]]:
-        """Every breaker with how many seconds old its snapshot is."""
+        """Every breaker as it is counted, with how many seconds old its snapshot is."""
         # A copy is one step of the interpreter; a list of the items is not, since it makes a tuple of each.
         entries = list(self._entries.copy().items())
         now = self._clock()
-        return [(key, entry.snapshot, now - entry.at) for key, entry in entries]
+        return [(key, entry.counted, now - entry.at) for key, entry in entries]
 
 
 class FleetCollector(Collector):

@@ -10,10 +10,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from circuitbreaker_contract import protocol
 from circuitbreaker_contract.errors import CircuitBreakerError, UnknownBreakerError
@@ -30,6 +30,7 @@ from circuitbreaker_operator.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
     EventsUnavailableError,
+    NoPlaceError,
     SlotMovingError,
     StoreUnavailableError,
 )
@@ -41,7 +42,6 @@ from circuitbreaker_operator.resource import CATCH_UP, Resource
 from circuitbreaker_operator.settings import Settings
 from circuitbreaker_operator.store import Store
 from circuitbreaker_operator.subscription import Hint
-from circuitbreaker_operator.telling import PATIENCE_SECONDS
 from circuitbreaker_operator.workqueue import Backoff, Pending, wait_until
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ class Bucket:
 
     def pause(self, seconds: float) -> None:
         """Nothing for that long: the API server asked for it."""
-        self._tokens = min(self._tokens, -seconds * self._per_second)
+        now = self._clock()
+        self._tokens = min(self._tokens + (now - self._at) * self._per_second, -seconds * self._per_second)
+        self._at = now
 
 
 class Reflector:
@@ -114,6 +116,7 @@ class Reflector:
         self._metrics = metrics
         self._pending: Pending[BreakerKey] = Pending(levels=len(Urgency))
         self._backoff: Backoff[BreakerKey] = Backoff(first=0.25, longest=60.0)
+        self._crowd: Backoff[BreakerKey] = Backoff(first=0.5, longest=8.0)  # of those for whom there was no place
         self._bucket = Bucket(settings.status_qps)
         self._slots = asyncio.Semaphore(_AHEAD)
         self._wake = asyncio.Event()
@@ -121,6 +124,7 @@ class Reflector:
         # A tick does not read all of a breaker: what it does not show, like damage, is found by looking now and then.
         self._look_seconds = _LOOK_INTERVALS * (settings.status_refresh_ms or LONGEST_MS) / 1000
         self._counters_from: dict[BreakerKey, float] = {}  # from when on counters alone are worth a write
+        self._tries: set[asyncio.Task[None]] = set()  # Events that are sent beside their statuses
         self._untold: dict[str, float] = {}  # the namespaces in which Events are refused, and when that was
         self._events_outage = Outage(logger, "writing Events", remedy="grant create on events; statuses go on without")
         self._status_outage = Outage(logger, "writing statuses", remedy="grant patch on circuitbreakers/status")
@@ -193,6 +197,7 @@ class Reflector:
     def gone(self, key: BreakerKey) -> None:
         self._pending.drop(key)
         self._backoff.forget(key)
+        self._crowd.forget(key)
         self._unshown.discard(key)
         self._counters_from.pop(key, None)
         self._forget(key)
@@ -205,6 +210,13 @@ class Reflector:
         """What could not be written is tried again at once: the API server is back."""
         self._backoff.clear()
         self._pending.hurry(asyncio.get_running_loop().time())
+        self._wake.set()
+
+    def _hurry_there(self, namespace: str) -> None:
+        """Events are waited for there no more."""
+        now = asyncio.get_running_loop().time()
+        for key in self._pending.hurry(now, lambda key: key.namespace == namespace):
+            self._backoff.forget(key)
         self._wake.set()
 
     # -- work
@@ -266,8 +278,9 @@ class Reflector:
         began = loop.time()
         try:
             await self._show(key, urgency, answer, began)
+        except NoPlaceError:
+            self._pending.add_at(key, loop.time() + self._crowd.next(key), urgency)
         except ClusterUnavailableError as error:
-            self._bucket.pause(error.retry_after_seconds)
             self._retry(key, urgency, error.retry_after_seconds)
         except (StoreUnavailableError, SlotMovingError):
             self._retry(key, urgency, 0.0)
@@ -282,6 +295,7 @@ class Reflector:
             self._retry(key, urgency, 0.0)
         else:
             self._backoff.forget(key)
+            self._crowd.forget(key)
         finally:
             self._queue.work_seconds.observe(loop.time() - began)
             self._pending.done(key, loop.time())
@@ -429,8 +443,9 @@ class Reflector:
                     self.changed(resource.key)
                 return None
             raise
-        except ClusterUnavailableError:
+        except ClusterUnavailableError as error:
             self._metrics.status_patches.labels("unavailable").inc()
+            self._bucket.pause(error.retry_after_seconds)
             raise
         self._metrics.status_patches.labels("written").inc()
         self._status_outage.recovered()
@@ -439,9 +454,37 @@ class Reflector:
         return written
 
     async def _post(self, event: events.Event, *, waits: bool) -> None:
+        try:
+            await self._send(event, self._cluster.create_event)
+        except EventsUnavailableError as error:
+            namespace = event.key.namespace
+            if error.begins:
+                self._hurry_there(namespace)
+            self._untold[namespace] = time.monotonic()
+            self._events_outage.failed(error, remedy=_WITHOUT_EVENTS)
+            if not waits:
+                task = asyncio.create_task(self._try(event))
+                self._tries.add(task)
+                task.add_done_callback(self._tries.discard)
+            elif not await self._send(event, self._cluster.try_event):
+                raise
+
+    async def _try(self, event: events.Event) -> None:
+        """It may be taken all the same: its status does not wait for that."""
+        try:
+            is_told = await self._send(event, self._cluster.try_event)
+        except CircuitBreakerError as error:
+            logger.debug("not told: %s", error, extra={"breaker": event.key})
+            is_told = False
+        if not is_told:
+            self._metrics.events.labels(event.reason, "dropped").inc()
+
+    async def _send(self, event: events.Event, post: Callable[[dict[str, Any]], Awaitable[bool]]) -> bool:
+        """False when it was not sent."""
         result, namespace = "posted", event.key.namespace
         try:
-            await self._cluster.create_event(event.body(instance=self._instance))
+            if not await post(event.body(instance=self._instance)):
+                return False
             self._told(namespace)
         except ClusterRefusedError as error:
             if error.status == 409:
@@ -454,20 +497,12 @@ class Reflector:
                 result = "refused"
                 self._untold[namespace] = time.monotonic()
                 self._events_outage.failed(error)
-        except EventsUnavailableError as error:
-            result = "dropped"
-            now = time.monotonic()
-            if now >= self._untold.get(namespace, float("-inf")) + PATIENCE_SECONDS:
-                self.hurry()  # others there have waited for it
-            self._untold[namespace] = now
-            self._events_outage.failed(error, remedy=_WITHOUT_EVENTS)
-            if waits:
-                raise
         self._metrics.events.labels(event.reason, result).inc()
         if result == "posted":
             extra = {"breaker": event.key, "reason": event.reason}
             level = logging.WARNING if event.kind == "Warning" else logging.INFO
             logger.log(level, "%s", event.message, extra=extra)
+        return True
 
     def _told(self, namespace: str) -> None:
         if self._untold:

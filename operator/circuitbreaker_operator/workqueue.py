@@ -93,11 +93,13 @@ class Pending(Generic[K]):
             self._later[key] = (at, level)
             heapq.heappush(self._heap, (at, next(self._ticket), key))
 
-    def hurry(self, now: float) -> None:
-        """Whatever comes back later does so now."""
-        for key, (_, level) in self._later.copy().items():
-            self._later[key] = (now, level)
+    def hurry(self, now: float, wanted: Callable[[K], bool] = lambda _: True) -> list[K]:
+        """Whatever comes back later does so now; which keys that are."""
+        keys = [key for key in self._later if wanted(key)]
+        for key in keys:
+            self._later[key] = (now, self._later[key][1])
             heapq.heappush(self._heap, (now, next(self._ticket), key))
+        return keys
 
     def take(self, now: float) -> tuple[K, int, float] | None:
         """The next key to work on, its level, and for how long it has waited; None when nothing is due."""

@@ -8,6 +8,7 @@ import redis
 
 from circuitbreaker_contract import library, protocol
 from circuitbreaker_contract.policy import Policy
+from circuitbreaker_contract.state import Totals
 from circuitbreaker_local.processes import Process, free_port
 from tests.client_around.programs import EXAMPLES, environment, program, retry_after, service
 from tests.client_around.waiting import until
@@ -29,7 +30,10 @@ def running(name: str, log, variables):
 
 @pytest.mark.parametrize("name", ["fastapi_service", "flask_service"])
 def test_a_refusal_becomes_503(name: str, shared_redis, server, tmp_path) -> None:
-    """200, then 502 for each failure, then 503 with Retry-After, seen in health and metrics; at its end 200 again."""
+    """200, then 502 for each failure, then 503 with Retry-After, seen in health and metrics; at its end 200 again.
+
+    A 404 is a 502 too, and no failure: the backend is there.
+    """
     variables = {
         "CB_REDIS_URL": shared_redis.url,
         "CB_DEFINE_MISSING": "true",
@@ -42,6 +46,9 @@ def test_a_refusal_becomes_503(name: str, shared_redis, server, tmp_path) -> Non
     breaker = f"shop/{'payments' if name == 'flask_service' else server.breaker.removeprefix('default/')}"
     with running(name, tmp_path / "log", variables) as client:
         assert client.get("/charge").json() == {"backend": "ok"}
+        server.status = 404
+        assert [client.get("/charge").status_code for _ in range(7)] == [502] * 7
+        assert client.get("/health").json()["metrics"]["calls"]["failures"] == 0
         server.status = 500
         statuses = [client.get("/charge").status_code for _ in range(5)]
         assert statuses == [502] * 5
@@ -64,7 +71,7 @@ def test_a_refusal_becomes_503(name: str, shared_redis, server, tmp_path) -> Non
 
 
 def test_the_client_by_plain_calls(shared_redis, server, tmp_path) -> None:
-    """It reports, stops when the breaker opens, and closes it by a probe."""
+    """It reports, stops when the breaker opens, and closes it by a probe. A 404 opens nothing."""
     key = "cb:{default/payments}"
     policy = Policy(
         failure_threshold=3, recovery_timeout_ms=500, half_open_limit=1, success_threshold=1, probe_timeout_ms=5_000
@@ -78,9 +85,15 @@ def test_the_client_by_plain_calls(shared_redis, server, tmp_path) -> None:
         def state() -> str | None:
             return client.hget("circuit_breaker_states", "default/payments")
 
+        def totals() -> Totals:
+            observe = protocol.observe(key)
+            return observe.read(client.fcall(observe.function, len(observe.keys), *observe.keys, *observe.args)).totals
+
         log = tmp_path / "log"
         with Process(command, log=log, env=environment(REDIS_URL=shared_redis.url), cwd=EXAMPLES) as process:
-            until(lambda: server.served >= 3, "calls")
+            server.status = 404
+            until(lambda: totals().successes >= 8, "404s to be reported")
+            assert totals().failures == 0
             server.status = 500
             until(lambda: state() == "Open", "it to open")
             server.status = 200

@@ -124,6 +124,15 @@ def test_two_copies_share_a_breaker_and_prometheus_sees_it(shared_redis, stack, 
     assert {value for _, value in query(watching, 'up{job="circuit_breaker"}')} == {"1"}
 
 
+def test_an_answer_is_no_failure(stack, server, tmp_path) -> None:
+    """An upstream that says 404 is there: what is wrong is the question."""
+    server.status = 404
+    variables = {"UPSTREAM_URL": server.url, "CB_STATE_SYNC": "false"}
+    app = stack.enter_context(service("app:app", APP, tmp_path / "app.log", variables, "/health"))
+    assert [app.post("/ask").status_code for _ in range(7)] == [502] * 7
+    assert app.get("/health").json()["metrics"]["calls"]["failures"] == 0
+
+
 def test_without_sync_every_process_is_alone(stack, tmp_path) -> None:
     """CB_STATE_SYNC=false: no Redis at all, and what one copy knows the other does not."""
     upstream = stack.enter_context(service("upstream:app", APP, tmp_path / "upstream.log", {}, "/answer"))

@@ -165,6 +165,28 @@ async def test_who_cannot_be_told_of_is_in_nobodys_way(leaders, api: Api, client
     assert sorted(api.names) == sorted(an_event(number).name for number in range(60))
 
 
+async def test_namespaces_where_events_are_taken_do_not_wait_for_others(leaders, api: Api, client) -> None:
+    """However many are held of one where they are not: it is asked once in a turn."""
+    asked = []
+
+    def refuses(event: Event) -> Exception | None:
+        if event.key.namespace != "shop":
+            return None
+        asked.append(event.name)
+        return EventsUnavailableError("503")
+
+    api.refuses = refuses
+    leader = await leaders().start()
+    await leader.burst(range(30))
+    others = [an_event(number, namespace="bank") for number in range(30)]
+    for event in others:
+        assert leader.deferred.takes(event, FIRST, waiting=MANY)
+    await until(lambda: len(api.told) == len(others), "those of the other namespace")
+    assert len(asked) <= 8, "once in four at a time, and again in the next turn"
+    api.refuses = lambda _: None
+    await until(lambda: len(api.told) == len(others) + 30, "all of them")
+
+
 async def test_a_later_leader_tells_all_and_first_what_moved(leaders, api: Api, client) -> None:
     """Its namespaces may be others, as long as they are some of the same; marks of other installations stay."""
     first = await leaders(namespaces="shop").start()

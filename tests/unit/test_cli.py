@@ -104,24 +104,29 @@ async def test_a_kubeconfig_that_is_none(monkeypatch, tmp_path: Path, content: b
     assert "\n" not in str(raised.value)
 
 
-PROXIES: dict[str, tuple[dict[str, str], str | None]] = {
-    "none": ({}, None),
-    "for https": ({"HTTPS_PROXY": "http://proxy.example:3128"}, "http://proxy.example:3128"),
-    "for http alone": ({"HTTP_PROXY": "http://proxy.example:3128"}, None),
-    "not for this one": ({"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": "other,api.example"}, None),
+PROXY = "http://proxy.example:3128"
+PROXIES: dict[str, tuple[str, dict[str, str], str | None]] = {
+    "none": ("https://api.example:6443", {}, None),
+    "for https": ("https://api.example:6443", {"HTTPS_PROXY": PROXY}, PROXY),
+    "for http alone": ("https://api.example:6443", {"HTTP_PROXY": PROXY}, None),
+    "not for this one": ("https://api.example:6443", {"HTTPS_PROXY": PROXY, "NO_PROXY": "other,api.example"}, None),
+    "an address": ("https://10.0.0.1:6443", {"HTTPS_PROXY": PROXY}, PROXY),
+    "kind": ("https://127.0.0.1:6443", {"HTTPS_PROXY": PROXY}, None),
+    "another of the loopback": ("https://127.8.8.8:6443", {"HTTPS_PROXY": PROXY}, None),
+    "its IPv6": ("https://[::1]:6443", {"HTTPS_PROXY": PROXY}, None),
+    "kubectl proxy": ("http://localhost:8001", {"HTTP_PROXY": PROXY}, None),
 }
 
 
-@pytest.mark.parametrize(("environment", "proxy"), PROXIES.values(), ids=PROXIES)
-async def test_a_proxy_to_the_api_server(monkeypatch, tmp_path: Path, environment, proxy: str | None) -> None:
-    """Taken from the environment once. The session asks for none with each request, nor for ~/.netrc."""
+@pytest.mark.parametrize(("server", "environment", "proxy"), PROXIES.values(), ids=PROXIES)
+async def test_a_proxy_to_the_api_server(monkeypatch, tmp_path: Path, server, environment, proxy: str | None) -> None:
+    """Taken from the environment once, and not for the loopback. The session asks for none, nor for ~/.netrc."""
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    cluster = {"server": "https://api.example:6443"}
-    path = kubeconfig_with(tmp_path / "kubeconfig", cluster=cluster, user={"token": "secret"})
+    path = kubeconfig_with(tmp_path / "kubeconfig", cluster={"server": server}, user={"token": "secret"})
     monkeypatch.setenv("KUBECONFIG", str(path))
     async with await Credentials().client() as client, client.rest_client._create_pool_manager() as session:
         assert client.configuration.proxy == proxy

@@ -137,6 +137,14 @@ def test_the_work_ends_by_itself(tmp_path: Path) -> None:
         nothing_is_left(mark, folder, network)
 
 
+def test_trying_leaves_us_where_we_are() -> None:
+    program = "import os; from circuitbreaker_local.node.enclosure import must_be_allowed; must_be_allowed()"
+    run = [sys.executable, "-c", f"{program}; print(os.readlink('/proc/self/ns/net'))"]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() == str(
+        Path("/proc/self/ns/net").readlink()
+    )
+
+
 def test_a_start_clears_away_what_was_left(tmp_path: Path) -> None:
     """Should the janitor be killed too. Nodes with folders elsewhere are not ours to judge."""
     stale = tmp_path / f"{PREFIX}stale"

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "kind"
 TEXT = SCRIPT.read_text(encoding="utf-8")
 CONFIG = yaml.safe_load((ROOT / "kind-config.yaml").read_text(encoding="utf-8"))
-OVERLAYS = re.findall(r"^ +put \S+ \S+ (\S+)$", TEXT, flags=re.MULTILINE)
+OVERLAYS = re.findall(r"^ +put (\S+) \S+ .+$", TEXT, flags=re.MULTILINE)
 BUILT = set(re.findall(r"--tag (\S+)", TEXT))
 # Writes down its own name and its arguments; $STATE holds a file for each thing that is there.
 STAND_IN = """#!/bin/sh
@@ -31,7 +31,10 @@ case "${0##*/} $*" in
 'kind create cluster '*) touch "$STATE/cluster" ;;
 *' get deployment/'*) if [ -e "$STATE/deployed" ]; then echo deployment.apps/name; fi ;;
 *' get secret/'*) if [ -e "$STATE/secret" ]; then echo secret/name; fi ;;
-*' get secret '*) printf 'cGFzc3dvcmQ=' ;;
+*' get secret '*) if [ ! -e "$STATE/by-hand" ] || [ -e "$STATE/patched" ]; then printf 'cGFzc3dvcmQ='; fi ;;
+*' patch secret '*)
+    if [ ! -e "$STATE/forgetful" ]; then touch "$STATE/patched"; fi
+    cat >>"$STATE/applied"; echo --- >>"$STATE/applied" ;;
 *' -f -') cat >>"$STATE/applied"; echo --- >>"$STATE/applied" ;;
 esac
 case "${0##*/} $*" in "$BROKEN") exit 1 ;; esac
@@ -144,6 +147,48 @@ def test_demo(machine: Machine) -> None:
     }
     assert len(done.stdout.splitlines()) <= 24  # one screen
     assert max(len(line) for line in done.stdout.splitlines()) <= 110
+
+
+def test_demo_again(machine: Machine) -> None:
+    """Both programs of the sample are of the image that was built anew."""
+    for name in ("cluster", "deployed", "secret"):
+        (machine.state / name).touch()
+    assert machine.run("demo").returncode == 0
+    restarts = [f"kubectl rollout restart deployment/{name} --namespace shop" for name in ("upstream", "shop")]
+    assert machine.said()[-len(DEMO) - 2 :] == [*DEMO[:5], *restarts, *DEMO[5:]]
+
+
+def test_demo_with_a_secret_made_by_hand(machine: Machine) -> None:
+    """The operator's password stays, the sample's comes to it, and Redis starts again to know it."""
+    for name in ("secret", "by-hand"):
+        (machine.state / name).touch()
+    done = machine.run("demo")
+    assert done.returncode == 0
+    redis = "circuitbreaker-redis --namespace circuitbreaker-system"
+    made = [
+        f"kubectl patch secret {redis} --type=merge --patch-file=/dev/stdin",
+        f"kubectl rollout restart statefulset/{redis}",
+        f"kubectl rollout status statefulset/{redis} --timeout=5m",
+    ]
+    assert machine.said() == [*UP[:4], *UP[5:], *DEMO[:3], *made, *DEMO[3:]]
+    patch, secret = machine.applied()
+    assert list(patch) == ["stringData"]
+    assert list(patch["stringData"]) == ["app-shop"]
+    assert re.fullmatch("[0-9a-f]{64}", patch["stringData"]["app-shop"])
+    assert patch["stringData"]["app-shop"] not in done.stdout
+    assert secret["data"] == {"app-shop": "cGFzc3dvcmQ="}
+
+
+def test_demo_without_a_password_is_one_line(machine: Machine) -> None:
+    """The sample is not started with an empty one."""
+    for name in ("secret", "by-hand", "forgetful"):
+        (machine.state / name).touch()
+    done = machine.run("demo")
+    assert done.returncode == 1
+    assert done.stderr.endswith(
+        "scripts/kind: the Secret circuitbreaker-redis in circuitbreaker-system has no password app-shop\n"
+    )
+    assert machine.said()[-1].startswith("kubectl rollout status statefulset/")
 
 
 def test_down(machine: Machine) -> None:

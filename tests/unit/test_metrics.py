@@ -1,14 +1,16 @@
 """The series of breakers: between two looks at them, in both formats, and those of all of them together."""
 
+from dataclasses import replace
+
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
-from tests.unit.breakers import a_snapshot, an_open_snapshot
+from tests.unit.breakers import POLICY, a_snapshot, an_open_snapshot
 
 from circuitbreaker_contract.keys import BreakerKey
-from circuitbreaker_contract.state import State, Totals
+from circuitbreaker_contract.state import ProbeTotals, Reason, State, Totals
 from circuitbreaker_operator.exposition import FAMILIES, BreakerPage
 from circuitbreaker_operator.metrics import Book, FleetCollector
 
@@ -98,3 +100,45 @@ def test_all_breakers_together(accept) -> None:
     assert (calls(), breakers()) == ([10, 7, 2, 4, 5], [1, 0, 0])
     encode, _ = choose_encoder(accept)
     assert b'circuitbreaker_operator_breakers{state="Open"} 0.0' in encode(registry)
+
+
+def test_counters_of_a_breaker_never_go_back() -> None:
+    """Redis may lose some in a fail-over: Prometheus would take the rest for new. What it is now is shown as it is."""
+    book = Book(clock=lambda: 0.0)
+    page = BreakerPage(book)
+    opened = (State.CLOSED, State.OPEN, Reason.CONSECUTIVE_FAILURES)
+    before = a_snapshot(
+        totals=Totals(successes=1_000, failures=7), probes=ProbeTotals(9, 5), transition_totals={opened: 40}
+    )
+    less = a_snapshot(
+        totals=Totals(successes=990, failures=8), probes=ProbeTotals(8, 4), transition_totals={}, consecutive_failures=2
+    )
+    book.put(KEY, before)
+    book.put(KEY, less)
+    seen = samples(page)
+    assert (seen["circuitbreaker_calls_total", "success"], seen["circuitbreaker_calls_total", "failure"]) == (1_000, 8)
+    assert seen["circuitbreaker_probes_total", "succeeded"] == 5
+    assert seen["circuitbreaker_transitions_total", "Closed", "Open", "ConsecutiveFailures"] == 40
+    assert seen[("circuitbreaker_consecutive_failures",)] == 2
+    assert book.get(KEY) == replace(less, history=())
+    book.put(KEY, a_snapshot(totals=Totals(successes=1_001), transition_totals={opened: 41}))
+    seen = samples(page)
+    assert seen["circuitbreaker_calls_total", "success"] == 1_001
+    assert seen["circuitbreaker_transitions_total", "Closed", "Open", "ConsecutiveFailures"] == 41
+
+
+def test_openings_are_counted_from_none() -> None:
+    """Those that the policy may come to."""
+    book = Book(clock=lambda: 0.0)
+    page = BreakerPage(book)
+    rates = replace(
+        POLICY, failure_rate_percent=50, slow_call_duration_ms=100, slow_call_rate_percent=50, minimum_calls=10
+    )
+    for policy, reasons in (
+        (POLICY, {"ConsecutiveFailures"}),
+        (rates, {"ConsecutiveFailures", "FailureRate", "SlowCallRate"}),
+        (replace(rates, failure_threshold=0, slow_call_rate_percent=0, slow_call_duration_ms=0), {"FailureRate"}),
+    ):
+        book.put(KEY, a_snapshot(policy=policy, transition_totals={}))
+        found = {name: value for name, value in samples(page).items() if name[0] == "circuitbreaker_transitions_total"}
+        assert found == {("circuitbreaker_transitions_total", "Closed", "Open", reason): 0 for reason in reasons}

@@ -1,5 +1,7 @@
 """When an image is built anew: whenever something changes that the build reads, and only then."""
 
+import io
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -10,7 +12,9 @@ import pytest
 
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.node import shipped
-from circuitbreaker_local.node.images import Image, _key
+from circuitbreaker_local.node.images import ALONE, Image, _base, _key
+from circuitbreaker_local.node.packages import PACKAGES
+from circuitbreaker_local.progress import Report
 
 LOCKS = ("build-requirements.txt", "uv.lock")
 
@@ -82,3 +86,17 @@ def test_sources_are_what_the_dockerfile_copies(image: Image) -> None:
     }
     assert copied
     assert [each for each in copied if not any(Path(each).is_relative_to(source) for source in image.sources)] == []
+
+
+def test_the_base_is_of_signed_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """debootstrap is told the keys: where it finds none by itself, it checks nothing. The tools are a stand-in."""
+    tools = tmp_path / "bin" / ALONE[0]
+    tools.parent.mkdir()
+    makes = 'for word; do case $word in --file=*) touch "${word#--file=}";; esac; done'
+    tools.write_text(f"#!/bin/sh\necho $* >>{tmp_path}/asked\n{makes}\n")
+    tools.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools.parent}{os.pathsep}{os.environ['PATH']}")
+    _base(tmp_path, Report(io.StringIO()))
+    (asked,) = re.findall(r"debootstrap .*", (tmp_path / "asked").read_text())
+    assert f"--keyring={PACKAGES['debian-archive-keyring']}" in asked.split()
+    assert "gpgv" in PACKAGES

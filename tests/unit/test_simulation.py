@@ -1,7 +1,9 @@
 """`kubectl breaker simulate`: the laws of a simulation, and the same story as the contract in memory."""
 
-from collections.abc import Sequence
-from itertools import chain
+import heapq
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain, count
 from typing import Any
 
 import pytest
@@ -11,10 +13,10 @@ from hypothesis import strategies as st
 from circuitbreaker_cli.simulation import plot, report
 from circuitbreaker_cli.simulation.runs import SLOTS, Run, Simulation, end_of, remarks, simulated, slot_length_ms
 from circuitbreaker_cli.simulation.traffic import START_MS, Call, Plan, parse_parts
-from circuitbreaker_contract import protocol
+from circuitbreaker_contract import protocol, rules
 from circuitbreaker_contract.memory import Memory
 from circuitbreaker_contract.policy import Mode, Override, Policy
-from circuitbreaker_contract.state import Outcome, Permit, Projection, Reason, State, Tick, Transition
+from circuitbreaker_contract.state import Decision, Outcome, Permit, Projection, Reason, Snapshot, State
 
 SECOND = 1_000
 QUICK = settings(max_examples=40, deadline=None)
@@ -98,19 +100,23 @@ def test_the_same_trace_in_any_batches_tells_the_same(wanted: Policy, calls: lis
 
 
 @QUICK
-@given(st.sampled_from(POLICIES), traces(timed=False))
+@given(st.sampled_from(POLICIES), traces())
 def test_it_tells_the_story_of_the_contract(wanted: Policy, calls: list[Call]) -> None:
     """A strict client against the contract in memory, one call after the other, with an operator that ticks in time."""
     run = run_of(wanted, calls)
-    history, refused = played(wanted, calls, run.end_ms)
-    assert list(run.transitions) == history
-    assert run.total.refused == refused
+    told = played(wanted, calls, run.end_ms)
+    assert list(run.transitions) == list(told.history[1:])
+    total = run.total
+    assert (total.refused, total.probes) == (told.totals.not_permitted, told.probes.granted)
+    assert (total.ignored, total.late) == (told.totals.ignored, told.totals.late)
 
 
-def played(wanted: Policy, calls: Sequence[Call], end_ms: int) -> tuple[list[Transition], int]:
-    """(transitions, refused calls) by commands of the contract alone."""
-    now_ms, key, refused, seqs = START_MS, "cb:{shop/pay}", 0, 0
+def played(wanted: Policy, calls: Sequence[Call], end_ms: int) -> Snapshot:
+    """What there is at the end, by commands of the contract alone."""
+    now_ms, key, turns = START_MS, "cb:{shop/pay}", count(1)
     memory = Memory(lambda: now_ms)
+    due_ms: int | None = None
+    flights: list[tuple[int, int, Callable[[], protocol.Call[Any]]]] = []  # when it ends, its turn, what is said then
 
     def ask(call: protocol.Call[Any]) -> Any:
         return call.read(memory.execute(*call.command()))
@@ -120,29 +126,41 @@ def played(wanted: Policy, calls: Sequence[Call], end_ms: int) -> tuple[list[Tra
             key, owner="simulate", uid="simulate", generation=1, policy=wanted, project=Projection.NOTHING
         )
     )
-    due_ms: int | None = None
-    singles = list(chain.from_iterable([each] * each.count for each in calls))
-    for number, each in enumerate([*singles, None]):
-        until_ms = each.at_ms if each is not None else end_ms
-        while due_ms is not None and due_ms <= until_ms:
-            now_ms = due_ms
-            tick: Tick = ask(protocol.tick(key))
-            due_ms = None if tick.due_in_ms is None else now_ms + tick.due_in_ms
+
+    def tick() -> None:
+        nonlocal due_ms
+        due_in_ms = ask(protocol.tick(key)).due_in_ms
+        due_ms = None if due_in_ms is None else now_ms + due_in_ms
+
+    def ended(call: Call, permit: Permit, lease: str) -> protocol.Call[Any]:
+        order, outcome = permit.standing.order[:2], call.seen_by(wanted)
+        if permit.decision is Decision.PROBE:
+            return protocol.settle(key, client=call.client, lease=lease, order=order, outcome=outcome)
+        return protocol.report(key, client=call.client, seq=next(turns), order=order, batch=[(outcome.value, 1)])
+
+    def pass_time(until_ms: int) -> None:
+        nonlocal now_ms
+        never = until_ms + 1
+        while min(ends_ms := flights[0][0] if flights else never, due := never if due_ms is None else due_ms) < never:
+            now_ms = min(ends_ms, due)
+            if ends_ms < due:
+                ask(heapq.heappop(flights)[2]())
+            tick()
         now_ms = until_ms
-        if each is None:
-            break
+
+    for number, each in enumerate(chain.from_iterable([each] * each.count for each in calls)):
+        pass_time(each.at_ms)
         permit: Permit = ask(protocol.acquire(key, client=each.client, lease=f"lease-{number}"))
-        order, outcome, seqs = permit.standing.order[:2], each.seen_by(wanted), seqs + 1
-        if permit.decision == "Permitted":
-            batch = [(outcome.value, 1)]
-            ask(protocol.report(key, client=each.client, seq=seqs, order=order, batch=batch))
-        elif permit.decision == "Probe":
-            ask(protocol.settle(key, client=each.client, lease=f"lease-{number}", order=order, outcome=outcome))
-        else:
-            refused += 1
-        tick = ask(protocol.tick(key))
-        due_ms = None if tick.due_in_ms is None else now_ms + tick.due_in_ms
-    return list(ask(protocol.observe(key, history=256)).history[1:]), refused
+        if permit.decision is not Decision.NOT_PERMITTED:
+            end = partial(ended, each, permit, f"lease-{number}")
+            if each.duration_ms:
+                heapq.heappush(flights, (each.at_ms + each.duration_ms, number, end))
+            else:
+                ask(end())
+        tick()
+    pass_time(end_ms)
+    told: Snapshot = ask(protocol.observe(key, history=256))
+    return told
 
 
 # -- stories
@@ -178,6 +196,27 @@ def test_probes_in_flight_are_limited() -> None:
     run = run_of(policy(), [*calls_of("FFF"), *probing])
     assert (run.total.probes, run.total.refused, run.total.late) == (2, 1, 0)
     assert story(run)[-1] == ("Closed", "ProbesSucceeded", 24.0)
+
+
+def test_ignored_probes_are_one_question(monkeypatch) -> None:
+    """However many begin at once: each has its slot for no time, and none tells anything."""
+    asked, acquired = [], rules.acquired
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        asked.append(named["lease"])
+        assert len(asked) < 10
+        return acquired(*arguments, **named)
+
+    monkeypatch.setattr(rules, "acquired", counted)
+    wanted = policy(failure_threshold=1, half_open_limit=1)
+    at_ms = START_MS + 10 * SECOND
+    opened, probes = calls_of("F"), Call(at_ms, Outcome.IGNORED, None, 1_000_000)
+    run = run_of(wanted, [*opened, probes, Call(at_ms, Outcome.FAILURE), Call(at_ms, Outcome.SUCCESS)])
+    assert (run.total.probes, run.total.ignored, run.total.refused) == (1_000_001, 1_000_000, 1)
+    held = Call(at_ms, Outcome.IGNORED, 50)
+    asked.clear()
+    run = run_of(wanted, [*opened, held, probes])
+    assert (run.total.probes, run.total.ignored, run.total.refused) == (1, 1, 1_000_000)
 
 
 def test_probes_that_take_too_long_are_lost() -> None:

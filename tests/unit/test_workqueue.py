@@ -59,8 +59,8 @@ def test_what_comes_later_can_be_hurried() -> None:
     pending.add_at("counters", 50.0, 1)
     pending.add_at("open", 60.0, 0)
     pending.add("now", 0.0, 1)
-    pending.hurry(1.0)
-    assert pending.next_at() == 1.0
+    assert pending.hurry(1.0, lambda key: key == "open") == ["open"]
+    assert (pending.next_at(), pending.hurry(1.0)) == (1.0, ["counters", "open"])
     assert drained(pending, 1.0) == ["open", "now", "counters"]
     assert (pending.next_at(), drained(pending, 100.0)) == (None, [])
 

@@ -212,13 +212,7 @@ class Simulation:
                 case State.CLOSED:
                     taken = self._permit(call, outcome, left)
                 case State.HALF_OPEN:
-                    lease = f"lease-{self._next_turn()}"
-                    breaker, permit = rules.acquired(self._breaker, call.at_ms, client=call.client, lease=lease)
-                    self._became(breaker, call.at_ms)
-                    if permit.decision is Decision.PROBE:
-                        taken = self._probe(call, outcome, lease)
-                    else:  # slots are full, and no time passes for those that are left
-                        taken = self._refuse(call, outcome, left)
+                    taken = self._ask(call, outcome, left)
             left -= taken
 
     def _refuse(self, call: Call, outcome: Outcome, count: int) -> int:
@@ -234,6 +228,19 @@ class Simulation:
             count -= self._report(flight, call.at_ms)
         self._add(call.at_ms, **_counted(outcome, count))
         return count
+
+    def _ask(self, call: Call, outcome: Outcome, count: int) -> int:
+        """Asks for a probe in HalfOpen; says for how many calls the answer holds."""
+        lease = f"lease-{self._next_turn()}"
+        breaker, permit = rules.acquired(self._breaker, call.at_ms, client=call.client, lease=lease)
+        if permit.decision is Decision.PROBE and outcome is Outcome.IGNORED and not call.duration_ms:
+            # Its slot is free again at once, and no rule remembers it: the next call finds the breaker as this one did.
+            self._add(call.at_ms, probes=count, **_counted(outcome, count))
+            return count
+        self._became(breaker, call.at_ms)
+        if permit.decision is Decision.PROBE:
+            return self._probe(call, outcome, lease)
+        return self._refuse(call, outcome, count)  # slots are full, and no time passes for those that are left
 
     def _probe(self, call: Call, outcome: Outcome, lease: str) -> int:
         flight = self._flight(call, outcome, 1, lease)

@@ -1,12 +1,14 @@
 """`python -m circuitbreaker_local.demo [--hold]`: exits 0 when all that it shows happened, else 1 naming the step."""
 
 import argparse
+import os
 import sys
 from contextlib import suppress
 
 from circuitbreaker_local import interrupts
 from circuitbreaker_local.demo.screen import Screen
 from circuitbreaker_local.demo.story import DemoError, Story
+from circuitbreaker_local.loopback import reach_directly
 from circuitbreaker_local.progress import Report
 
 
@@ -16,6 +18,7 @@ def main() -> int:
     parser.add_argument("--hold", action="store_true", help="keep everything running at the end, and say where it is")
     hold = parser.parse_args().hold
     interrupts.listen()
+    reach_directly(os.environ)
     screen = Screen()
     try:
         with Story(screen, Report()) as story:

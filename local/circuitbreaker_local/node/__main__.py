@@ -12,8 +12,9 @@ import sys
 from circuitbreaker_local import interrupts
 from circuitbreaker_local.errors import LocalError
 from circuitbreaker_local.node import shipped
+from circuitbreaker_local.node.enclosure import must_be_allowed
 from circuitbreaker_local.node.images import archives
-from circuitbreaker_local.node.packages import ensure_packages
+from circuitbreaker_local.node.packages import ensure_packages, must_be_root
 from circuitbreaker_local.node.programs import node_binaries
 from circuitbreaker_local.progress import Report
 
@@ -28,8 +29,10 @@ def main() -> int:
     interrupts.listen()
     report = Report()
     try:
-        ensure_packages(report)
+        must_be_root()
+        must_be_allowed()  # before anything is installed and built for nothing
         _must_exist(command[0])
+        ensure_packages(report)
         binaries = node_binaries(report)
         operators = [shipped.operator(tag) for tag in OPERATOR_TAGS]
         images = [shipped.pause(binaries.pause), shipped.redis(), shipped.sample(), *operators]

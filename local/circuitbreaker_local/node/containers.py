@@ -1,12 +1,12 @@
 """containerd of a node: its configuration, how it starts, how images come in."""
 
 import json
-import shutil
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from circuitbreaker_local.errors import LocalError
-from circuitbreaker_local.node.packages import CNI_PLUGINS
+from circuitbreaker_local.node.packages import CNI_PLUGINS, CONTAINERD, program, search_path
 from circuitbreaker_local.node.surroundings import BRIDGE, POD_NETWORK
 from circuitbreaker_local.processes import Process, tail
 from circuitbreaker_local.waiting import wait_until
@@ -68,7 +68,9 @@ class Containers:
         (self._folder / "cni").mkdir()
         (self._folder / "cni" / "pods.conflist").write_text(json.dumps(NETWORK))
         process = self._process = Process(
-            [program("containerd"), "--config", self._folder / "containerd.toml"], log=self._folder / "containerd.log"
+            [program(CONTAINERD), "--config", self._folder / "containerd.toml"],
+            log=self._folder / "containerd.log",
+            env=os.environ | {"PATH": search_path()},  # its shim is looked for there
         )
         wait_until(
             lambda: not process.alive or self._answers(), timeout_seconds=START_SECONDS, what="containerd to answer"
@@ -95,11 +97,3 @@ class Containers:
         with Process(command, log=log) as process:
             if process.wait(timeout_seconds) != 0:
                 raise LocalError(f"ctr {' '.join(words)}: {tail(log)}")
-
-
-def program(name: str) -> Path:
-    """Where a program of the system is; an administrator's are not on every PATH."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-    if not found:
-        raise LocalError(f"there is no {name}")
-    return Path(found)

@@ -17,10 +17,24 @@ from types import FrameType
 from circuitbreaker_local.errors import LocalError
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = 0x0002_0000, 0x0800_0000, 0x2000_0000, 0x4000_0000  # sched.h
+OF_ITS_CHILDREN, ITS_OWN = CLONE_NEWPID, CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def must_be_allowed() -> None:
+    """Raises LocalError where no such namespaces may be made: a child of ours that ends at once tries it.
+
+    To be called by a process with one thread.
+    """
+    child = os.fork()
+    if child == 0:
+        made = _libc.unshare(OF_ITS_CHILDREN | ITS_OWN) == 0
+        os._exit(0 if made else ctypes.get_errno())
+    if refused := _status(child):
+        raise _not_allowed(refused)
 
 
 def enclosed(work: Callable[[], int]) -> int:
@@ -29,7 +43,7 @@ def enclosed(work: Callable[[], int]) -> int:
     To be called by a process with one thread. Ctrl-C reaches `work` from the terminal; SIGTERM and SIGHUP are
     handed on.
     """
-    _unshare(CLONE_NEWPID)  # for children alone
+    _unshare(OF_ITS_CHILDREN)
     born, outside_is_ready = os.pipe()
     first = os.fork()
     if first == 0:
@@ -47,7 +61,7 @@ def _first_process(born: int, work: Callable[[], int]) -> int:
     if not os.read(born, 1):  # whoever started us ended before the line above
         return 1
     os.close(born)
-    _unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC)
+    _unshare(ITS_OWN)
     worker = os.fork()
     if worker == 0:
         _in_a_child(work)
@@ -94,7 +108,9 @@ def _status(child: int) -> int:
 
 def _unshare(flags: int) -> None:
     if _libc.unshare(flags) != 0:
-        why = os.strerror(ctypes.get_errno())
-        raise LocalError(
-            f"this machine lets us make no namespaces ({why}): a node takes root, and no sandbox around it"
-        )
+        raise _not_allowed(ctypes.get_errno())
+
+
+def _not_allowed(number: int) -> LocalError:
+    why = os.strerror(number)
+    return LocalError(f"this machine lets us make no namespaces ({why}): a node takes root, and no sandbox around it")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from circuitbreaker_local.cache import cache_folder, exclusive
 from circuitbreaker_local.errors import LocalError
+from circuitbreaker_local.node.packages import DEBIAN_KEYS
 from circuitbreaker_local.processes import Process, tail
 from circuitbreaker_local.progress import Report
 
@@ -129,8 +130,9 @@ def _base(home: Path, report: Report) -> None:
             folder = Path(scratch) / "root"
             with report.step("making the base image with debootstrap (once, about 1 minute)") as step:
                 build = _Build(home, Path(scratch), step.tick)
-                include = f"--include={','.join(BASE_PACKAGES)}"
-                build.run("debootstrap", "--variant=minbase", include, SUITE, str(folder), MIRROR)
+                # Named, since a debootstrap that finds no keys by itself goes on, and checks nothing.
+                options = ("--variant=minbase", f"--keyring={DEBIAN_KEYS}", f"--include={','.join(BASE_PACKAGES)}")
+                build.run("debootstrap", *options, SUITE, str(folder), MIRROR)
                 # What an image has no use for
                 for waste in ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
                     shutil.rmtree(folder / waste, ignore_errors=True)
