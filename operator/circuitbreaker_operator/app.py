@@ -1,9 +1,9 @@
 """Wires the parts together and runs them until somebody asks it to stop.
 
 Every part is a task of one group: one that crashes is an error that is said and ends the process, never a silence.
-Start: HTTP first (so that probes have an answer), then whose breakers these are, then the lease, then everything at
-once; each part waits by itself for what it needs. A standby waits for the lease and does nothing else. Stop: everything
-is cancelled, Kopf first asked, all of it within `STOP_SECONDS`, and then the lease is given back.
+Start: HTTP and the page first (so that whoever asks has an answer), then whose breakers these are, then the lease, then
+everything at once; each part waits by itself for what it needs. A standby waits for the lease and does nothing else.
+Stop: everything is cancelled, Kopf first asked, all of it within `STOP_SECONDS`, and then the lease is given back.
 """
 
 import asyncio
@@ -147,7 +147,7 @@ class Operator:
         }
 
     async def run(self) -> None:
-        """Serves until cancelled. Raises SettingsError, or the error of the part that crashed."""
+        """Serves until cancelled. Raises SettingsError or the error of the part that crashed, also in a group."""
         loop = asyncio.get_running_loop()
         self.metrics.tasks.labels("operator").set_function(lambda: len(asyncio.all_tasks(loop)))
         self.metrics.tasks.labels("watch").set_function(lambda: self._edge.tasks if self._edge is not None else 0)
@@ -165,21 +165,21 @@ class Operator:
                 self._elector = Elector(settings, renewals, self._fence, namespace=namespace)
             await self._web.start(settings.http_host, settings.http_port)
             self.serving.set()
-            owner = settings.owner or await _owner(cluster)
-            logger.info(
-                "starting",
-                extra={
-                    "owner": owner,
-                    "redis": settings.redis_address,
-                    "api": cluster.address,
-                    "prefix": settings.key_prefix,
-                    "namespaces": ",".join(settings.namespaces) or "all",
-                },
-            )
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._turn(), name="turn")
                 if self._live is not None:
                     group.create_task(self._live.run(), name="page")
+                owner = settings.owner or await _owner(cluster)
+                logger.info(
+                    "starting",
+                    extra={
+                        "owner": owner,
+                        "redis": settings.redis_address,
+                        "api": cluster.address,
+                        "prefix": settings.key_prefix,
+                        "namespaces": ",".join(settings.namespaces) or "all",
+                    },
+                )
                 if self._elector is not None:
                     reaching = group.create_task(self._reach(store), name="redis of a standby")
                     await self._elector.acquire()

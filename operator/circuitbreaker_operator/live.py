@@ -104,6 +104,10 @@ class Live:
     def viewers(self) -> int:
         return len(self._viewers)
 
+    @property
+    def has_room(self) -> bool:
+        return len(self._viewers) < MOST_VIEWERS
+
     def lead(self, store: Store, keys: Keys, owner: str) -> None:
         """From now on there is a Redis to read from."""
         self._source = _Source(store, keys, owner)
@@ -223,7 +227,7 @@ class Live:
     @contextmanager
     def viewer(self, last: str) -> Iterator[Viewer]:
         """A stream that goes on after the frame `last`. Raises TooManyViewersError."""
-        if len(self._viewers) >= MOST_VIEWERS:
+        if not self.has_room:
             raise TooManyViewersError
         viewer = Viewer()
         missed = self._after(last)

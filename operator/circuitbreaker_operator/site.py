@@ -141,7 +141,8 @@ class Site:
         with suppress(CircuitBreakerError):  # the stream says that Redis is away
             async with self._reading:
                 await self._live.look(keys)
-        return web.Response(status=204, headers={"Cache-Control": "no-store"})
+        # A browser does not tell a page why it got no stream.
+        return web.json_response({"room": self._live.has_room}, headers={"Cache-Control": "no-store"})
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         last = request.headers.get("Last-Event-ID", "") or request.query.get("after", "")

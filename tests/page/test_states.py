@@ -46,6 +46,34 @@ def test_an_outage_of_redis_is_said_and_what_was_seen_stays(world: World, opens:
         expect(page.locator('[data-part="why"]')).not_to_contain_text("last seen")
 
 
+def test_a_history_that_was_not_known_comes_after_the_outage(world: World, opens: Opens) -> None:
+    """The page of a breaker that nobody had looked at was opened meanwhile; nothing happened to it since."""
+    with world.operator(NAMESPACES=world.namespace, REDIS_TIMEOUT="300ms") as operator:
+        operator.wait_ready()
+        world.create("unread", failureThreshold=1, recoveryTimeout="1h")
+        world.until_ready("unread")
+        world.fleet("unread").open()
+        world.until_state("unread", "Open")
+        page = opens(operator, "/#/?q=nobody-is-called-so")
+        expect(page.get_by_role("heading", name="No breaker matches")).to_be_visible()
+        world.server.process.pause()
+        try:
+            expect(banner(page)).to_contain_text("Redis does not answer.", timeout=30_000)
+            page.goto(f"http://127.0.0.1:{operator.port}/#/{world.namespace}/unread")
+            expect(page.locator('[data-part="history"]')).to_contain_text("Not known while Redis does not answer.")
+        finally:
+            world.server.process.resume()
+        expect(page.locator(".history tbody tr")).to_have_count(2, timeout=30_000)
+        world.server.process.pause()
+        try:
+            expect(page.locator('[data-part="why"]')).to_contain_text(
+                "this is what was last seen of it", timeout=30_000
+            )
+            expect(page.locator(".history tbody tr")).to_have_count(2)
+        finally:
+            world.server.process.resume()
+
+
 def test_an_operator_that_goes_is_noticed_and_its_return_too(world: World, opens: Opens) -> None:
     """Nothing on the screen pretends to be live; the page goes on by itself with what happened meanwhile."""
     world.create("watched", failureThreshold=1, recoveryTimeout="1h")

@@ -8,6 +8,8 @@ const LOOK_MS = 2000;
 const AROUND = 8; // rows drawn beyond what is seen, above and below
 const MOST_LOOKED_AT = 40;
 const SAY_MS = 3000;
+const ANSWER_MS = 10000;
+const LIST_MS = 30000; // lists are made one at a time, for all pages that an operator has
 
 const $ = (id) => document.getElementById(id);
 const model = {
@@ -15,19 +17,20 @@ const model = {
   text: "", states: new Set(), sort: "state", down: false, shown: [], breaker: null, held: null,
 };
 const now = () => Date.now() + model.aheadMs;
+const ask = (path, ms = ANSWER_MS) => fetch(path, { signal: AbortSignal.timeout(ms) });
 
 // ---------------------------------------------------------------- columns
 
 const RANK = { Open: 0, HalfOpen: 1, Closed: 3, "": 2 };
 const byName = (a, b) => (a.key < b.key ? -1 : a.key > b.key ? 1 : 0);
-const COLUMNS = [
+const COLUMNS = [ // `falls`: the largest come first, until it is turned round
   { id: "name", title: "Name", sort: () => 0 },
   { id: "state", title: "State", sort: (row) => RANK[row.state] },
   { id: "reason", title: "Reason", sort: (row) => row.reason },
-  { id: "past", title: "Last hour", sort: (row) => -row.past.length },
-  { id: "rate", title: "Rate", right: true, sort: (row) => -(row.failureRatePercent ?? -1) },
-  { id: "fail", title: "Failures", right: true, sort: (row) => -row.consecutiveFailures },
-  { id: "refused", title: "Refused", right: true, sort: (row) => -row.notPermitted },
+  { id: "past", title: "Last hour", falls: true, sort: (row) => -row.past.length },
+  { id: "rate", title: "Rate", right: true, falls: true, sort: (row) => -(row.failureRatePercent ?? -1) },
+  { id: "fail", title: "Failures", right: true, falls: true, sort: (row) => -row.consecutiveFailures },
+  { id: "refused", title: "Refused", right: true, falls: true, sort: (row) => -row.notPermitted },
   { id: "retry", title: "Retry in", right: true, sort: (row) => row.openUntilMs ?? Infinity },
   { id: "since", title: "Since", right: true, sort: (row) => -(row.sinceMs ?? 0) },
 ];
@@ -36,7 +39,7 @@ function drawHeads() {
   $("heads").replaceChildren(...COLUMNS.map((column) => {
     const head = el("th", { scope: "col", className: `c-${column.id}${column.right ? " right" : ""}` },
       el("button", { type: "button", onclick: () => sortBy(column.id) }, column.title));
-    if (model.sort === column.id) head.setAttribute("aria-sort", model.down ? "descending" : "ascending");
+    if (model.sort === column.id) head.setAttribute("aria-sort", model.down === Boolean(column.falls) ? "ascending" : "descending");
     return head;
   }));
 }
@@ -93,7 +96,7 @@ function drawTools() {
   }
   const all = model.rows.size, some = model.shown.length;
   $("count").textContent = all === 0 ? "" : some === all ? `${number(all)} breakers` : `${number(some)} of ${number(all)} breakers`;
-  if (!model.breaker) document.title = counts.Open ? `(${counts.Open} Open) Circuit breakers` : "Circuit breakers";
+  if (!model.breaker) document.title = counts.Open && !document.hidden ? `(${counts.Open} Open) Circuit breakers` : "Circuit breakers";
 }
 
 function toggle(state) {
@@ -254,21 +257,24 @@ function starting(status) {
 // ---------------------------------------------------------------- what is wrong, said above everything
 
 function drawBanners() {
-  const told = [], status = model.status;
-  const since = model.lostAt ? ` What you see is ${length(Date.now() - model.lostAt)} old.` : "";
-  if (model.link === "lost") told.push(["lost", el("p", { className: "banner" }, el("strong", {}, "No live updates. "), `${model.why}${since} Trying again.`)]);
+  const told = [], status = model.status; // [what, more of it, and its age in ms]
+  if (model.link === "lost") told.push(["No live updates.", `${model.why} Trying again.`, model.lostAt ? Date.now() - model.lostAt : null]);
   else if (status?.role === "leader" && model.rows.size) {
-    if (!status.redis) told.push(["redis", el("p", { className: "banner" }, el("strong", {}, "Redis does not answer. "), `What you see is ${length(status.redisAwaySeconds * 1000)} old. Services go on with what they know.`)]);
-    if (!status.api) told.push(["api", el("p", { className: "banner" }, el("strong", {}, "The API server does not answer. "), "States are live, from Redis; breakers that are made, edited or deleted now do not show.")]);
-    if (!status.kind) told.push(["kind", el("p", { className: "banner" }, el("strong", {}, "The CustomResourceDefinition is missing. "), "kubectl apply -f crds/circuitbreakers.yaml")]);
+    if (!status.redis) told.push(["Redis does not answer.", "Services go on with what they know.", status.redisAwaySeconds * 1000]);
+    if (!status.api) told.push(["The API server does not answer.", "States are live, from Redis; breakers that are made, edited or deleted now do not show.", null]);
+    if (!status.kind) told.push(["The CustomResourceDefinition is missing.", "kubectl apply -f crds/circuitbreakers.yaml", null]);
   }
-  const box = $("banners");
-  const kinds = told.map(([kind]) => kind).join();
-  if (box.dataset.kinds === kinds) told.forEach(([, banner], index) => set(box.children[index].lastChild, banner.lastChild.textContent));
-  else { box.dataset.kinds = kinds; box.replaceChildren(...told.map(([, banner]) => banner)); }
-  document.body.classList.toggle("stale", model.link === "lost" || (status?.role === "leader" && !status.redis));
   const words = { live: "Live", waiting: "Connecting", lost: "Not live" };
   const word = model.link === "live" && status?.role === "standby" ? "Standby" : words[model.link];
+  const box = $("banners");
+  const sign = told.map(([what, more]) => `${what} ${more}`).join(" ");
+  if (box.dataset.sign !== sign) {
+    $("warned").textContent = sign || (box.dataset.sign ? word : "");
+    box.dataset.sign = sign;
+    box.replaceChildren(...told.map(([what, more]) => el("p", { className: "banner" }, el("strong", {}, what), ` ${more} `, el("span"))));
+  }
+  told.forEach(([, , ageMs], index) => set(box.children[index].lastChild, ageMs === null ? "" : `What you see is ${length(ageMs)} old.`));
+  document.body.classList.toggle("stale", model.link === "lost" || (status?.role === "leader" && !status.redis));
   $("link").dataset.is = word === "Standby" ? "waiting" : model.link;
   set($("link-text"), word);
 }
@@ -359,13 +365,13 @@ function connect() {
 }
 
 async function reread() {
-  model.held = []; // what comes meanwhile is newer than the list, or in it
+  const held = model.held = []; // what comes meanwhile is newer than the list, or in it
   try {
-    const answer = await fetch("api/breakers");
+    const answer = await ask("api/breakers", LIST_MS);
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     const listing = await answer.json();
+    if (model.held !== held) return; // another one has begun, or the stream has ended
     model.columns = listing.columns;
-    const held = model.held;
     model.rows = new Map(listing.rows.map((values) => { const row = rowOf(values); return [row.key, row]; }));
     model.held = null;
     model.at = listing.at;
@@ -376,35 +382,50 @@ async function reread() {
     arrange();
     if (model.breaker) readBreaker();
   } catch {
-    model.held = null;
-    lost();
+    if (model.held === held) lost();
   }
 }
 
 function live(status) {
   model.link = "live";
   model.lostAt = 0;
+  model.why = "";
   takeStatus(status);
 }
 
 let retry = 0;
-async function lost() {
+function leave(link) {
   source?.close();
   source = null;
-  if (model.link === "live") model.lostAt = model.heardAt;
-  model.link = "lost";
-  model.tries += 1;
   clearTimeout(retry);
-  retry = setTimeout(connect, Math.min(10000, 500 * 2 ** model.tries) * (0.75 + Math.random() / 2));
-  model.why ||= "The operator does not answer.";
-  drawBanners();
-  try {
-    const answer = await fetch("api/look");
-    model.why = answer.ok ? "As many pages are open as this operator serves." : `The operator answers with ${answer.status}.`;
-  } catch {
-    model.why = "The operator does not answer.";
+  if (model.held) { // a list that did not come is asked for again
+    model.held = null;
+    model.at = "";
   }
+  if (model.link === "live") model.lostAt = model.heardAt;
+  model.link = link;
+}
+
+async function lost() {
+  leave("lost");
+  model.tries += 1;
+  retry = setTimeout(connect, Math.min(10000, 500 * 2 ** model.tries) * (0.75 + Math.random() / 2));
+  model.why ||= "The connection broke.";
   drawBanners();
+  const why = await whyLost();
+  if (model.link !== "lost") return;
+  model.why = why;
+  drawBanners();
+}
+
+async function whyLost() {
+  try {
+    const answer = await ask("api/look");
+    if (!answer.ok) return `The operator answers with ${answer.status}.`;
+    return (await answer.json()).room ? "The connection broke." : "As many pages are open as this operator serves.";
+  } catch {
+    return "The operator does not answer.";
+  }
 }
 
 // ---------------------------------------------------------------- one breaker
@@ -414,18 +435,20 @@ function hrefOf(row) { return `#/${row.namespace}/${row.name}`; }
 async function readBreaker() {
   const key = model.breaker;
   if (!key || model.link === "lost") return;
-  const known = model.told?.key === key ? model.told.generation ?? "" : "";
+  const before = model.told?.key === key ? model.told : null;
+  const known = before?.known ?? ""; // the generation whose whole history is here
   let told;
   try {
-    const answer = await fetch(`api/breakers/${key.split("/").map(encodeURIComponent).join("/")}?known=${encodeURIComponent(known)}`);
+    const answer = await ask(`api/breakers/${key.split("/").map(encodeURIComponent).join("/")}?known=${encodeURIComponent(known)}`);
     told = await answer.json();
     if (!answer.ok) told.missing = true;
   } catch {
     return; // the stream says that nobody answers
   }
   if (model.breaker !== key) return;
-  if (told.history === null) told.history = model.told?.key === key ? model.told.history : [];
-  model.told = { ...told, key };
+  const unchanged = told.history === null;
+  if (unchanged) told.history = before.history;
+  model.told = { ...told, key, known: unchanged ? known : told.stale ? "" : told.generation };
   showBreaker();
 }
 
@@ -440,6 +463,7 @@ function route() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [namespace, name] = path.split("/").map((part) => { try { return decodeURIComponent(part); } catch { return ""; } });
   const before = model.breaker;
+  if (!before) model.scroll = scrollY; // before the list is hidden, and the document short
   model.breaker = namespace && name ? `${namespace}/${name}` : null;
   $("list").hidden = Boolean(model.breaker);
   $("one").hidden = !model.breaker;
@@ -447,9 +471,7 @@ function route() {
     document.title = `${model.breaker} · Circuit breakers`;
     if (before !== model.breaker) {
       model.told = null;
-      model.scroll = before ? model.scroll : scrollY;
       $("one").replaceChildren(el("p", {}, "Reading …"));
-      $("one").dataset.made = "";
       scrollTo(0, 0);
       $("main").focus({ preventScroll: true });
       readBreaker();
@@ -468,7 +490,7 @@ function route() {
   drawHeads();
   arrange();
   if (before) {
-    scrollTo(0, model.scroll ?? 0);
+    scrollTo(0, model.scroll);
     drawRows();
     (drawn.get(before)?.cells.link ?? $("main")).focus({ preventScroll: true });
   }
@@ -526,6 +548,7 @@ $("search").addEventListener("submit", (event) => {
 $("text").addEventListener("input", () => { model.text = $("text").value; remember(); arrange(); scrollTo(0, 0); });
 $("skip").addEventListener("click", (event) => { event.preventDefault(); $("main").focus(); });
 addEventListener("hashchange", route);
+history.scrollRestoration = "manual"; // a browser that scrolls before `route` leaves nothing to remember
 
 // ---------------------------------------------------------------- time passes
 
@@ -537,14 +560,30 @@ setInterval(() => {
   sayNews();
 }, 1000);
 
-setInterval(() => {
-  if (document.hidden || model.link !== "live") return;
-  if (model.breaker) { readBreaker(); return; }
+async function poll() {
+  if (model.breaker) { await readBreaker(); return; }
   const seen = [...$("rows").children].filter((tr) => { const { bottom, top } = tr.getBoundingClientRect(); return bottom > 0 && top < innerHeight; });
   const keys = seen.slice(0, MOST_LOOKED_AT).map((tr) => `key=${encodeURIComponent(tr.dataset.key)}`);
-  if (keys.length) fetch(`api/look?${keys.join("&")}`).catch(() => {}); // what it finds comes over the stream
+  if (keys.length) await ask(`api/look?${keys.join("&")}`).catch(() => {}); // what it finds comes over the stream
+}
+
+let polling = false;
+setInterval(async () => {
+  if (polling || document.hidden || model.link !== "live") return;
+  polling = true;
+  try { await poll(); } finally { polling = false; }
 }, LOOK_MS);
 
+// ---------------------------------------------------------------- whether anybody looks
+
+// A browser has six connections for all tabs of one host, and a stream takes one for as long as it lasts.
+function attend() {
+  if (document.hidden) leave(model.link === "live" ? "waiting" : model.link);
+  else connect();
+  drawTools();
+  drawBanners();
+}
+document.addEventListener("visibilitychange", attend);
+
 route();
-connect();
-drawBanners();
+attend();

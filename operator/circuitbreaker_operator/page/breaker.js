@@ -6,13 +6,11 @@ import { el, instant, length, mark, number, percent, spans, spansText, strip } f
 /** Draws into `box`. What did not change is left as it is, so that focus and selection stay. */
 export function drawBreaker(box, told, nowMs, status) {
   const sections = told.missing ? missing(told) : parts(told, nowMs, status);
-  if (box.dataset.made !== `${told.key} ${told.missing ?? ""}`) {
-    box.dataset.made = `${told.key} ${told.missing ?? ""}`;
-    box.replaceChildren();
-  }
-  sections.forEach(({ id, sign, make }) => {
+  const wanted = new Set(sections.map(({ id }) => id));
+  for (const child of [...box.children]) if (!wanted.has(child.dataset.part)) child.remove();
+  sections.forEach(({ id, sign, make }, index) => {
     let section = box.querySelector(`[data-part="${id}"]`);
-    if (!section) box.append((section = el("section", { "data-part": id })));
+    if (!section) box.insertBefore((section = el("section", { "data-part": id })), box.children[index] ?? null);
     if (section.dataset.sign !== sign) {
       section.dataset.sign = sign;
       section.replaceChildren(...make());
