@@ -3,9 +3,10 @@
 import time
 from collections import Counter as Counting
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib.metadata import version
-from typing import NamedTuple, TypeVar
+from operator import attrgetter, lt
+from typing import Final, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -25,8 +26,8 @@ from circuitbreaker_contract import library
 from circuitbreaker_contract.keys import BreakerKey
 from circuitbreaker_contract.state import ProbeTotals, Snapshot, State, Totals
 
-T = TypeVar("T", Totals, ProbeTotals)
-
+_OF_TOTALS: Final = attrgetter(*(each.name for each in fields(Totals)))
+_OF_PROBES: Final = attrgetter(*(each.name for each in fields(ProbeTotals)))
 _PREFIX = "circuitbreaker_operator_"
 OUTCOMES = ("success", "failure", "ignored", "not_permitted", "late")
 _FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -145,20 +146,21 @@ def _at_least(seen: Snapshot, before: Snapshot) -> Snapshot:
 
     Prometheus would take less for a new beginning, and count all of it once more.
     """
-    transitions = {
-        each: max(seen.transition_totals.get(each, 0), number) for each, number in before.transition_totals.items()
-    }
-    counted = replace(
+    totals, probes = _OF_TOTALS(seen.totals), _OF_PROBES(seen.probes)
+    totals_before, probes_before = _OF_TOTALS(before.totals), _OF_PROBES(before.probes)
+    transitions, known = seen.transition_totals, before.transition_totals
+    if not (
+        any(map(lt, totals, totals_before))
+        or any(map(lt, probes, probes_before))
+        or any(transitions.get(each, 0) < number for each, number in known.items())
+    ):
+        return seen
+    return replace(
         seen,
-        totals=_most(seen.totals, before.totals),
-        probes=_most(seen.probes, before.probes),
-        transition_totals={**seen.transition_totals, **transitions},
+        totals=Totals(*map(max, totals, totals_before)),
+        probes=ProbeTotals(*map(max, probes, probes_before)),
+        transition_totals={**transitions, **{each: max(transitions.get(each, 0), known[each]) for each in known}},
     )
-    return seen if counted == seen else counted
-
-
-def _most(some: T, others: T) -> T:
-    return type(some)(*map(max, astuple(some), astuple(others)))
 
 
 def _counts(seen: Snapshot) -> list[int]:
