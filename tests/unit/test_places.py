@@ -42,14 +42,28 @@ async def test_one_namespace_leaves_places_to_others() -> None:
     assert sorted(crowd.inside) == ["bank", *["shop"] * 5, "zoo"]
 
 
-async def test_a_line_has_an_end() -> None:
+async def test_a_line_that_does_not_move_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three times as many as places, of a namespace and of all: who comes then is sent away at once."""
     crowd = Crowd(Places(4, 2))
+    loop, later = asyncio.get_running_loop(), 0.0
+    monkeypatch.setattr(loop, "time", lambda real=loop.time: real() + later)
     await crowd.come(*["shop"] * 7)
-    await crowd.come(*["bank"] * 6)
+    later = 1.0
+    await crowd.come("shop", "bank")
+    assert [task.done() for task in crowd.tasks] == [False] * 7 + [True, False], "nobody in the bank waits for long"
+    await crowd.come(*["bank"] * 4)
     await crowd.come("zoo")
-    assert [task.done() for task in crowd.tasks] == [False] * 6 + [True] + [False] * 6 + [True]
+    assert [task.done() for task in crowd.tasks[8:]] == [False] * 5 + [True]
     assert await crowd.refused() == 2
+
+
+async def test_a_line_that_moves_is_as_long_as_it_is() -> None:
+    """Many open at once: whoever was sent away would come after others, whose news are older."""
+    crowd = Crowd(Places(4, 2))
+    await crowd.come(*["shop"] * 20, *["bank"] * 20)
+    assert not any(task.done() for task in crowd.tasks)
+    assert await crowd.refused() == 0
+    assert len(crowd.inside) == 40
 
 
 async def test_who_leaves_the_line_takes_no_place() -> None:
