@@ -24,6 +24,7 @@ from circuitbreaker_operator.errors import (
     ClusterRefusedError,
     ClusterUnavailableError,
     EventsUnavailableError,
+    NoPlaceError,
     SettingsError,
 )
 from circuitbreaker_operator.lease import Lease
@@ -180,25 +181,27 @@ class Cluster:
         self._telling.written(resource.key.namespace)
         return written
 
-    async def create_event(self, body: Mapping[str, Any]) -> bool:
-        """True. Raises EventsUnavailableError and NoPlaceError as well."""
+    async def create_event(self, body: Mapping[str, Any]) -> None:
+        """Raises EventsUnavailableError and NoPlaceError as well."""
         namespace = body["metadata"]["namespace"]
         async with self._event_places.one(namespace):
+            if self._telling.finds_out(namespace):
+                raise NoPlaceError("one is tried")
             if self._telling.is_hopeless(namespace):
                 raise EventsUnavailableError(str(self._telling.cause))
             await self._post(namespace, body)
-        return True
 
-    async def try_event(self, body: Mapping[str, Any]) -> bool:
-        """One of a namespace where they are hopeless; False when it is not its turn. Raises like `create_event`."""
+    def may_try(self, namespace: str) -> bool:
+        """Whether one is tried where they are hopeless; `try_event` has to follow."""
+        return self._telling.may_try(namespace)
+
+    async def try_event(self, body: Mapping[str, Any]) -> None:
+        """Raises like `create_event`."""
         namespace = body["metadata"]["namespace"]
-        if not self._telling.may_try(namespace):
-            return False
         try:
             await self._post(namespace, body)
         finally:
             self._telling.tried(namespace)
-        return True
 
     async def _post(self, namespace: str, body: Mapping[str, Any]) -> None:
         loop, path = asyncio.get_running_loop(), f"/api/v1/namespaces/{namespace}/events"

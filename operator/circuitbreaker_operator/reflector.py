@@ -462,29 +462,29 @@ class Reflector:
                 self._hurry_there(namespace)
             self._untold[namespace] = time.monotonic()
             self._events_outage.failed(error, remedy=_WITHOUT_EVENTS)
-            if not waits:
+            if not self._cluster.may_try(namespace):
+                if waits:
+                    raise
+                self._metrics.events.labels(event.reason, "dropped").inc()
+            elif waits:
+                await self._send(event, self._cluster.try_event)
+            else:
                 task = asyncio.create_task(self._try(event))
                 self._tries.add(task)
                 task.add_done_callback(self._tries.discard)
-            elif not await self._send(event, self._cluster.try_event):
-                raise
 
     async def _try(self, event: events.Event) -> None:
         """It may be taken all the same: its status does not wait for that."""
         try:
-            is_told = await self._send(event, self._cluster.try_event)
+            await self._send(event, self._cluster.try_event)
         except CircuitBreakerError as error:
             logger.debug("not told: %s", error, extra={"breaker": event.key})
-            is_told = False
-        if not is_told:
             self._metrics.events.labels(event.reason, "dropped").inc()
 
-    async def _send(self, event: events.Event, post: Callable[[dict[str, Any]], Awaitable[bool]]) -> bool:
-        """False when it was not sent."""
+    async def _send(self, event: events.Event, post: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
         result, namespace = "posted", event.key.namespace
         try:
-            if not await post(event.body(instance=self._instance)):
-                return False
+            await post(event.body(instance=self._instance))
             self._told(namespace)
         except ClusterRefusedError as error:
             if error.status == 409:
@@ -502,7 +502,6 @@ class Reflector:
             extra = {"breaker": event.key, "reason": event.reason}
             level = logging.WARNING if event.kind == "Warning" else logging.INFO
             logger.log(level, "%s", event.message, extra=extra)
-        return True
 
     def _told(self, namespace: str) -> None:
         if self._untold:

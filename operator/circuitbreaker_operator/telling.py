@@ -19,6 +19,7 @@ TRIES: Final = 4  # of all namespaces at once: one that nobody answers takes a r
 MEMORY_SECONDS: Final = 300.0  # without a failure for that long, the next one begins another outage
 _FRESH_SECONDS: Final = 90.0  # the same while there is patience: whatever failed is tried again within a minute
 _CURRENT_SECONDS: Final = 5.0
+_MOMENT_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class _Failing:
     is_hopeless: bool = False
     written_at: float = float("-inf")  # its last status that was taken
     try_at: float = 0.0
+    tried_at: float = float("-inf")  # of the one that is under way
 
 
 class Telling:
@@ -106,15 +108,20 @@ class Telling:
         own = self._of(namespace)
         if own is None or not own.is_hopeless or self._clock() < own.try_at or self._tries >= TRIES:
             return False
-        own.try_at = float("inf")
+        own.try_at, own.tried_at = float("inf"), self._clock()
         self._tries += 1
         return True
+
+    def finds_out(self, namespace: str) -> bool:
+        """One was sent a moment ago: others wait for what it finds out."""
+        own = self._failing.get(namespace)
+        return own is not None and self._clock() - own.tried_at < _MOMENT_SECONDS
 
     def tried(self, namespace: str) -> None:
         self._tries -= 1
         own = self._failing.get(namespace)
         if own is not None:
-            own.try_at = self._clock() + PAUSE_SECONDS
+            own.try_at, own.tried_at = self._clock() + PAUSE_SECONDS, float("-inf")
 
     def _has_waited(self, own: _Failing, now: float) -> bool:
         if own.is_busy:

@@ -159,6 +159,9 @@ def test_a_try_of_an_outage_that_is_over() -> None:
     story.becomes_hopeless()
     story.now = 120.0
     assert [story.telling.may_try("shop") for _ in range(2)] == [True, False]
+    assert story.telling.finds_out("shop")
+    story.now = 121.0
+    assert not story.telling.finds_out("shop"), "nobody answers"
     story.posted(120.0)
     story.telling.tried("shop")
     assert not story.fails(121.0)
