@@ -23,13 +23,19 @@ def test_without_breakers_it_says_how_to_make_one(world: World, opens: Opens) ->
         expect(page.get_by_role("heading", name="No breakers yet")).to_be_hidden()
 
 
+def open_one(world: World, name: str) -> None:
+    """A breaker whose status says that it is Open."""
+    world.create(name, failureThreshold=1, recoveryTimeout="1h")
+    world.until_ready(name)
+    world.fleet(name).open()
+    world.until_state(name, "Open")
+
+
 def test_an_outage_of_redis_is_said_and_what_was_seen_stays(world: World, opens: Opens) -> None:
     """The list and the page of one breaker show what was last seen, marked as old; the end of the outage clears it."""
     with world.operator(NAMESPACES=world.namespace, REDIS_TIMEOUT="300ms") as operator:
         operator.wait_ready()
-        world.create("kept", failureThreshold=1, recoveryTimeout="1h")
-        world.until_ready("kept")
-        world.fleet("kept").open()
+        open_one(world, "kept")
         page = opens(operator)
         expect(page.locator("#rows .c-state")).to_have_text("Open")
         world.server.process.pause()
@@ -50,10 +56,7 @@ def test_a_history_that_was_not_known_comes_after_the_outage(world: World, opens
     """The page of a breaker that nobody had looked at was opened meanwhile; nothing happened to it since."""
     with world.operator(NAMESPACES=world.namespace, REDIS_TIMEOUT="300ms") as operator:
         operator.wait_ready()
-        world.create("unread", failureThreshold=1, recoveryTimeout="1h")
-        world.until_ready("unread")
-        world.fleet("unread").open()
-        world.until_state("unread", "Open")
+        open_one(world, "unread")
         page = opens(operator, "/#/?q=nobody-is-called-so")
         expect(page.get_by_role("heading", name="No breaker matches")).to_be_visible()
         world.server.process.pause()
