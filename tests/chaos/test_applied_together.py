@@ -17,7 +17,8 @@ from circuitbreaker_local.control_plane import ControlPlane
 from tests.cluster.world import OperatorProcess, World
 
 COUNT = 320
-SOME = 120  # shown at a rate at which most are still waiting then, and Events of these have been put off
+RATE = "15"  # at which most still wait to be shown when Events are put off, however slowly Redis is told of them
+SOME = 20
 NAMES = [f"breaker-{number}" for number in range(COUNT)]
 OWNER = "together"
 
@@ -28,7 +29,7 @@ def make_all(world: World) -> None:
 
 
 @contextmanager
-def operator(world: World, *, rate: str = "20") -> Iterator[OperatorProcess]:
+def operator(world: World, *, rate: str = RATE) -> Iterator[OperatorProcess]:
     with world.operator(NAMESPACES=world.namespace, OWNER=OWNER, STATUS_QPS=rate) as process:
         yield process
 
@@ -62,6 +63,16 @@ def told(world: World) -> dict[str, int]:
     return {each.involved_object.name: int(each.metadata.resource_version) for each in found}
 
 
+def put_off(world: World) -> set[str]:
+    """Breakers that are Ready and whose creation is not told."""
+    ready = shown(world)
+    return ready.keys() - told(world).keys()
+
+
+def until_some_are_put_off(world: World) -> None:
+    world.until(lambda: len(put_off(world)) >= SOME, "some to be Ready before they are told", 60)
+
+
 def assert_creation_first(world: World, opened: str) -> None:
     versions = {each.reason: int(each.metadata.resource_version) for each in events_of(world, opened)}
     assert versions.keys() == {"PolicyApplied", "CircuitOpened"}
@@ -77,8 +88,8 @@ def until_all_told(world: World) -> None:
 def test_they_are_ready_first_and_told_then(world: World) -> None:
     make_all(world)
     with operator(world):
-        world.until(lambda: len(shown(world)) > SOME, "some to be Ready", 60)
-        opened = min(shown(world).keys() - told(world).keys())
+        until_some_are_put_off(world)
+        opened = min(put_off(world))
         world.fleet(opened).open()
         until_all_told(world)
         statuses, creations = shown(world), told(world)
@@ -96,10 +107,10 @@ def test_they_are_ready_first_and_told_then(world: World) -> None:
 def test_they_are_told_when_the_api_server_is_back(world: World, plane: ControlPlane) -> None:
     make_all(world)
     with operator(world) as process:
-        world.until(lambda: len(shown(world)) > SOME, "some to be Ready", 60)
+        until_some_are_put_off(world)
         plane.kill_api_server()
         retries = 'circuitbreaker_operator_workqueue_retries_total{queue="events"}'
-        world.until(lambda: process.metric(retries), "it to try")
+        world.until(lambda: process.metric(retries), "it to try", 60)
         assert process.metric('circuitbreaker_operator_workqueue_depth{queue="events"}'), "they wait"
         assert mark(world)
         plane.start_api_server()
@@ -111,11 +122,10 @@ def test_they_are_told_when_the_api_server_is_back(world: World, plane: ControlP
 def test_who_comes_next_tells_what_was_put_off(world: World, end: signal.Signals) -> None:
     make_all(world)
     with operator(world) as process:
-        world.until(lambda: len(shown(world)) > SOME, "some to be Ready", 60)
+        until_some_are_put_off(world)
         os.kill(process.process.pid, end)
         world.until(lambda: not process.process.alive, "it to end")
-    ready, before = shown(world), told(world)
-    untold = ready.keys() - before.keys()
+    before, untold = told(world), put_off(world)
     assert untold, "of some only the mark tells that they are untold"
     opened = min(untold)
     world.fleet(opened).open()
