@@ -109,7 +109,8 @@ class JsonFormatter(logging.Formatter):
 class Outage:
     """Says that something is missing when it begins, once a minute while it lasts, and when it is over.
 
-    `what` begins the sentences ("Redis"), `remedy` ends the first one.
+    `what` begins the sentences ("Redis"), `remedy` ends the first one. Where the cause becomes one with another remedy,
+    as when it is there again and refuses the login, that is said at once, and once in an outage.
     """
 
     def __init__(
@@ -129,27 +130,31 @@ class Outage:
         self._began: float | None = None
         self._said = 0.0
         self._failures = 0
+        self._advised: set[str] = set()
 
     @property
     def seconds(self) -> float:
         """How long it has lasted; 0.0 while there is none."""
         return 0.0 if self._began is None else self._clock() - self._began
 
-    def failed(self, cause: object, *, remedy: str = "") -> None:
-        now = self._clock()
+    def failed(self, cause: object, *, remedy: str = "", meanwhile: str = "") -> None:
+        """Once more. `meanwhile` ends the sentence: what goes on without."""
+        now, advice = self._clock(), remedy or self._remedy
         self._failures += 1
         if self._began is None:
-            self._began = self._said = now
-            advice = remedy or self._remedy
-            text = f"{self._what}: {cause}" + (f"; {advice}" if advice else "")
-            self._logger.warning("%s", text)
+            self._began = now
+        if advice not in self._advised:
+            self._advised.add(advice)
+            self._said = now
+            self._logger.warning("%s: %s", self._what, "; ".join(filter(None, (str(cause), advice, meanwhile))))
         elif now - self._said >= self._every_seconds:
             self._said = now
             extra = {"seconds": round(now - self._began), "failures": self._failures}
-            self._logger.warning("%s: still the same: %s", self._what, cause, extra=extra)
+            self._logger.warning("%s: still failing: %s", self._what, cause, extra=extra)
 
     def recovered(self) -> None:
         if self._began is not None:
             extra = {"seconds": round(self._clock() - self._began, 1), "failures": self._failures}
             self._logger.info("%s: works again", self._what, extra=extra)
         self._began, self._failures = None, 0
+        self._advised.clear()

@@ -100,7 +100,7 @@ class Store:
             for address in await _ours(self._servers.locate()):
                 await _ours(self._servers.at(address, "PING"))
         except CircuitBreakerError as error:
-            self._outage.failed(error, remedy=f"{_remedy(str(error))}; not ready before it has answered once")
+            self._outage.failed(error, remedy=_remedy(str(error)), meanwhile="not ready before it has answered once")
             return False
         finally:
             await self._servers.renew()
@@ -117,7 +117,7 @@ class Store:
         try:
             await self._examine()
         except StoreUnavailableError as error:
-            self._outage.failed(error, remedy=f"{_remedy(str(error))}; waiting for it")
+            self._outage.failed(error, remedy=_remedy(str(error)), meanwhile="waiting for it")
             await self._servers.renew()
         except (StoreRefusedError, ContractError, ReplyError) as error:
             self._outage.failed(error, remedy="the operator waits until that is put right")
@@ -291,8 +291,8 @@ class Store:
 
     def _lost(self, error: StoreUnavailableError) -> None:
         if self.up.is_set():
-            advice = f"{_remedy(str(error))}; clients go on with what they know, the operator waits"
-            self._outage.failed(error, remedy=advice)
+            effect = "clients go on with what they know, the operator waits"
+            self._outage.failed(error, remedy=_remedy(str(error)), meanwhile=effect)
             self.up.clear()
             self._down.set()
             self._metrics.redis_up.set(0)

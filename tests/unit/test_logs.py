@@ -76,14 +76,22 @@ def test_an_outage_is_said_once_then_each_minute_then_its_end() -> None:
     outage = Outage(logger, "Redis", remedy="start it", clock=lambda: now)
     for second in range(130):
         now = float(second)
-        outage.failed("refused")
+        outage.failed("refused", meanwhile="waiting for it")
     assert outage.seconds == 129.0
     outage.recovered()
     outage.recovered()
     assert outage.seconds == 0.0
+    outage.failed("refused")
+    for second in range(131, 200):
+        now = float(second)
+        outage.failed("wrong password", remedy="check the login", meanwhile="clients go on")
+        outage.failed("refused")
     assert stream.getvalue().splitlines() == [
-        "WARNING Redis: refused; start it",
-        "WARNING Redis: still the same: refused",
-        "WARNING Redis: still the same: refused",
+        "WARNING Redis: refused; start it; waiting for it",
+        "WARNING Redis: still failing: refused",
+        "WARNING Redis: still failing: refused",
         "INFO Redis: works again",
+        "WARNING Redis: refused; start it",
+        "WARNING Redis: wrong password; check the login; clients go on",
+        "WARNING Redis: still failing: wrong password",
     ]
