@@ -56,6 +56,7 @@ _WRITES_REMEDY = (
 )
 _LONGEST_PAUSE_SECONDS = 60.0
 _LOGIN_SECONDS = 10.0  # between two attempts to get other credentials
+_NOT_THERE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)  # whatever was to be sent
 _LONG_SECONDS = 5.0  # of an outage: those who wait have given up to come back soon
 
 
@@ -284,7 +285,7 @@ class Cluster:
                 data: bytes = await response.read()
             except (aiohttp.ClientError, TimeoutError, OSError, ApiException) as error:
                 silence = ClusterUnavailableError(str(error) or type(error).__name__)
-                if not (is_event and self._telling.takes_others()):
+                if isinstance(error, _NOT_THERE) or not (is_event and self._telling.takes_others()):
                     self._reached = False
                     self._outage.failed(silence)
                 raise silence from error

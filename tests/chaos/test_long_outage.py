@@ -23,6 +23,7 @@ def test_statuses_after_a_long_outage_of_the_api_server(world: World, plane: Con
         plane.stop_api_server()
         for name in names:
             world.fleet(name).open()
+        world.until(lambda: "check that it runs" in operator.log, "the log to say so", SOON_SECONDS)
         tries = FAILURES * BREAKERS
         world.until(lambda: _retries(operator) >= tries, f"{FAILURES} tries of each to write its status", 40)
         plane.start_api_server()
