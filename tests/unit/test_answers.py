@@ -140,6 +140,7 @@ async def test_what_is_being_read_is_bounded(page: Page, monkeypatch: pytest.Mon
             reading.append(await silent(told.port, "/metrics"))
             await until(lambda number=number: page.written == number + 1 and len(told._sending) == min(2, number + 1))
         assert await cut_off(reading[0])
+        await until(lambda: len(told._sending) == 2)
         assert len(set(told._sending.values())) == 2
         async with session.get("/metrics") as answer:
             assert len(await answer.read()) == len(page.text)
