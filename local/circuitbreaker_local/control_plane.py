@@ -20,6 +20,7 @@ from circuitbreaker_local.folders import TemporaryFolder
 from circuitbreaker_local.kubeconfig import write_kubeconfig, write_private
 from circuitbreaker_local.kubectl import run
 from circuitbreaker_local.servers import ApiServer, Etcd
+from circuitbreaker_local.waiting import wait_until
 
 ADMIN = "admin"
 STOP_SECONDS = 10.0
@@ -147,6 +148,21 @@ class ControlPlane:
         if isinstance(what, Path):
             return self.kubectl("apply", "--namespace", namespace, "-f", str(what))
         return self.kubectl("apply", "--namespace", namespace, "-f", "-", text=what)
+
+    def until_served(self, resources: str) -> None:
+        """Waits until a custom resource that was just applied can be asked for, by its full name in the plural.
+
+        Not by `kubectl wait`: it fails on a CRD that has no conditions yet, and Established comes a moment before the
+        API server's own handler has heard of it.
+        """
+        wait_until(lambda: self._serves(resources), timeout_seconds=30, what=f"{resources} to be served")
+
+    def _serves(self, resources: str) -> bool:
+        try:
+            self.kubectl("get", resources, "--all-namespaces")
+        except LocalError:
+            return False
+        return True
 
     def create_namespace(self, name: str | None = None) -> str:
         """The name of a new namespace; a random one unless it is given."""

@@ -1,5 +1,7 @@
 """Redis emptied, in each way that happens: every breaker is back as its status last said, soon, and Events say so."""
 
+import logging
+import time
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +11,8 @@ from circuitbreaker_contract.errors import CircuitBreakerError
 from circuitbreaker_contract.state import Snapshot
 from tests.chaos.matrix import FULL
 from tests.cluster.world import World
+
+logger = logging.getLogger(__name__)
 
 SOON_SECONDS = 10.0
 KINDS = {
@@ -50,8 +54,10 @@ def test_every_breaker_is_back(world: World, emptied: Callable[[World], None]) -
             wanted = {"closed": "Closed", "opened": "Open", "half": "HalfOpen", "forced": "Open"}
             world.until_state(name, wanted[name.partition("-")[0]])
         before = {name: world.fleet(name).observe() for name in names}
+        began = time.monotonic()
         emptied(world)
         world.until(lambda: set(names) == {*_back(world, names)}, "every breaker to be back", SOON_SECONDS)
+        logger.info("every breaker is back after %.1f s", time.monotonic() - began)
         for name, after in _back(world, names).items():
             was = before[name]
             assert (after.state, after.forced, after.attempt) == (was.state, was.forced, was.attempt)

@@ -61,8 +61,7 @@ def plane(kubernetes_binaries: ControlPlaneBinaries) -> Iterator[ControlPlane]:
         for kind in ("ServiceMonitor", "PrometheusRule"):
             plural = f"{kind.lower()}s"
             plane.apply(MONITORING.format(kind=kind, plural=plural))
-            plane.kubectl("wait", "--for=create", f"crd/{plural}.monitoring.coreos.com")
-            plane.kubectl("wait", "--for=condition=Established", f"crd/{plural}.monitoring.coreos.com")
+            plane.until_served(f"{plural}.monitoring.coreos.com")
         install_crd(plane)
         plane.kubectl("apply", "--server-side", "-f", str(MANIFESTS / "base" / "namespace.yaml"))
         yield plane

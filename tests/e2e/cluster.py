@@ -54,8 +54,8 @@ class Cluster:
         for kind in ("ServiceMonitor", "PrometheusRule"):
             plural = f"{kind.lower()}s"
             self.apply(MONITORING.format(kind=kind, plural=plural))
-            self.kubectl("wait", "--for=create", f"crd/{plural}.monitoring.coreos.com")
-            self.kubectl("wait", "--for=condition=Established", f"crd/{plural}.monitoring.coreos.com")
+            served = ("wait", "--for=condition=Established", f"crd/{plural}.monitoring.coreos.com")
+            self.until(lambda served=served: bool(self.kubectl(*served, check=False)), f"{plural} to be served")
 
     # -- kubectl
 

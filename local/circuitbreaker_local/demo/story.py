@@ -110,7 +110,7 @@ class Story:
     def _start_operator(self) -> None:
         with self._step("The operator"):
             self.plane.apply(ROOT / "crds" / "circuitbreakers.yaml")
-            self._kubectl("wait", "--for=condition=Established", "crd/circuitbreakers.circuitbreaker.dev", quiet=True)
+            self.plane.until_served("circuitbreakers.circuitbreaker.dev")
             self.http_port = free_port()
             command = Path(sys.executable).with_name("circuitbreaker-operator")
             environment = {"CB_REDIS_URL": self.redis.url, "CB_HTTP_HOST": "127.0.0.1"}
