@@ -234,7 +234,8 @@ class Settings(BaseSettings):
     )
     status_qps: Annotated[float, Field(ge=0.1, le=10_000)] = Field(
         default=100.0,
-        description="How many statuses a second are written to the API server at most, over all breakers.",
+        description="How many statuses a second are written to the API server at most, over all breakers; twice as "
+        "many at once after a rest.",
     )
     status_refresh_ms: Annotated[Duration, _from_to(0, _DAY_MS)] = Field(
         default=60_000,
